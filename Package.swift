@@ -1,0 +1,84 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+let strictC: [CSetting] = [.treatAllWarnings(as: .error)]
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+/// A library or executable of this package with the project's settings.
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "baton",
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // Kernel shims and owned resources.
+        .target(name: "CLinux", cSettings: strictC),
+        .systemLibrary(name: "Clibcap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
+        module("LinuxSystem", ["CLinux", systemPackage]),
+        module("KVM", ["LinuxSystem", "CLinux", systemPackage]),
+        module("GuestMemory", ["LinuxSystem", "CLinux", systemPackage]),
+        module("Privilege", ["LinuxSystem", "Clibcap", "CLinux", systemPackage]),
+
+        // Pure formats and state machines: no I/O.
+        module("Wire"),
+        module("Checkpoint", ["Wire"]),
+        module("Handover", ["Wire"]),
+        module("Control"),
+
+        // Moving messages with descriptors.
+        module("Channel", ["Wire", "LinuxSystem", systemPackage]),
+
+        // The worker.
+        module("Devices", ["Checkpoint", "Wire", "GuestMemory", "LinuxSystem", systemPackage]),
+        module("VMM", ["Channel", "Checkpoint", "Wire", "CLinux", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", systemPackage]),
+
+        // The supervisor.
+        module("Keeper", ["Channel", "Wire", "LinuxSystem", systemPackage]),
+        module("Supervisor", [
+            "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Privilege", "Wire", crypto, logging, systemPackage,
+        ]),
+
+        // The command line.
+        module("CommandLineTool", ["Checkpoint", "Control", "LinuxSystem", "Wire", argumentParser, systemPackage, yams]),
+
+        // Programs.
+        program("baton", ["CommandLineTool"]),
+        program("baton-keep", ["Keeper", "LinuxSystem", "Privilege"]),
+        program("batond", ["Supervisor", "Privilege", argumentParser]),
+        program("baton-vmm", ["VMM"]),
+
+        // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
+        program("baton-vmm-next", ["VMM"]),
+        program("baton-vmm-faulty", ["VMM"]),
+
+        // Tests.
+        tests("ImportRuleTests", []),
+    ]
+)
