@@ -1,0 +1,31 @@
+#ifndef CLINUX_THREADS_H
+#define CLINUX_THREADS_H
+#include <stddef.h>
+#include <stdint.h>
+
+int cl_thread_start(void *(*body)(void *), void *argument, unsigned long *thread);
+int cl_thread_join(unsigned long thread);
+int cl_thread_detach(unsigned long thread);
+unsigned long cl_thread_self(void);
+int cl_thread_id(void);                                     // gettid
+int cl_thread_name(const char *name);                       // this thread; 15 bytes at most, longer is cut
+int cl_thread_affinity(const uint64_t *mask, size_t words); // this thread
+int cl_thread_idle(int on);                                 // this thread: SCHED_IDLE or SCHED_OTHER
+
+// A kick: a real-time signal whose handler does nothing, sent so that a blocking KVM_RUN returns EINTR.
+#define CL_KICK_SIGNAL 34                                   // SIGRTMIN as glibc sees it
+int cl_kick_install(void);
+int cl_kick(unsigned long thread);
+
+int cl_ignore_signal(int signal);
+int cl_block_signal(int signal);
+int cl_signalfd(const int *signals, unsigned count);        // blocks them in this thread first
+int cl_signalfd_take(int fd);                               // the signal's number, -EAGAIN when none waits
+
+#define CL_CLOCK_REALTIME 0
+#define CL_CLOCK_MONOTONIC 1
+#define CL_CLOCK_MONOTONIC_RAW 4
+int64_t cl_now(int clock);                                  // nanoseconds
+uint64_t cl_tsc(void);
+void cl_sleep(int64_t ns);
+#endif

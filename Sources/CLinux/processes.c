@@ -1,0 +1,125 @@
+#define _GNU_SOURCE
+#include "clinux_processes.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// Runs in the child, between clone3 and execveat: raw system calls only, since glibc's wrappers expect the parent's other threads.
+static void become(const struct cl_spawn *r) {
+    enum { PARKED = 512 };                                  // above every number handed over, below any sane limit
+    int n = r->descriptor_count;
+    for (int i = 0; i < n; i++) {
+        if (syscall(SYS_dup3, r->descriptors[i], PARKED + i, O_CLOEXEC) < 0) return;
+    }
+    if (syscall(SYS_dup3, r->executable, PARKED + n, O_CLOEXEC) < 0) return;
+    for (int i = 0; i < n; i++) {
+        if (syscall(SYS_dup3, PARKED + i, i, 0) < 0) return;
+    }
+    syscall(SYS_close_range, (unsigned)n, (unsigned)(PARKED - 1), 0u);
+    syscall(SYS_close_range, (unsigned)(PARKED + n + 1), ~0u, 0u);
+
+    if (r->new_session) syscall(SYS_setsid);
+    if (r->idle) {
+        struct sched_param p = { .sched_priority = 0 };
+        syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &p);
+    }
+    if (r->memlock >= 0) {
+        struct rlimit limit = { (rlim_t)r->memlock, (rlim_t)r->memlock };
+        if (syscall(SYS_setrlimit, RLIMIT_MEMLOCK, &limit) < 0) return;
+    }
+    if (r->nofile >= 0) {
+        struct rlimit limit = { (rlim_t)r->nofile, (rlim_t)r->nofile };
+        if (syscall(SYS_setrlimit, RLIMIT_NOFILE, &limit) < 0) return;
+    }
+    if (r->gid != CL_KEEP_ID) {
+        if (syscall(SYS_setgroups, 0, NULL) < 0) return;
+        if (syscall(SYS_setresgid, r->gid, r->gid, r->gid) < 0) return;
+    }
+    if (r->uid != CL_KEEP_ID && syscall(SYS_setresuid, r->uid, r->uid, r->uid) < 0) return;
+    if (!r->keep_capabilities) {
+        syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        struct { uint32_t version; int pid; } header = { 0x20080522, 0 };
+        struct { uint32_t effective, permitted, inheritable; } none[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
+        if (syscall(SYS_capset, &header, none) < 0) return;
+    }
+    if (r->no_new_privileges && syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return;
+    unsigned long nothing = 0;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &nothing, NULL, 8);
+    syscall(SYS_execveat, PARKED + n, "", r->arguments, r->environment, AT_EMPTY_PATH);
+}
+
+int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {
+    if (request->descriptor_count < 0 || request->descriptor_count > 64) return -EINVAL;
+    int handle = -1;
+    struct clone_args args;
+    memset(&args, 0, sizeof args);
+    args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    args.pidfd = (uint64_t)(uintptr_t)&handle;
+    args.exit_signal = SIGCHLD;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid == 0) {
+        become(request);
+        syscall(SYS_exit_group, 127);
+    }
+    int error = errno;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pid < 0) return -error;
+    *pidfd = handle;
+    return pid;
+}
+
+int cl_pidfd_open(int pid) {
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int cl_pidfd_signal(int pidfd, int signal) { return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) ? -errno : 0; }
+
+int cl_pidfd_getfd(int pidfd, int fd) {
+    long copy = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    return copy < 0 ? -errno : (int)copy;
+}
+
+static int wait_for(idtype_t type, id_t id, int options, struct cl_exit *out) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    int r;
+    do r = waitid(type, id, &info, WEXITED | options); while (r && errno == EINTR);
+    if (r) return -errno;
+    if (info.si_pid == 0) return 0;
+    *out = (struct cl_exit){ .pid = info.si_pid, .code = info.si_code, .status = info.si_status };
+    return 1;
+}
+
+int cl_wait_pidfd(int pidfd, int block, struct cl_exit *out) { return wait_for(P_PIDFD, (id_t)pidfd, block ? 0 : WNOHANG, out); }
+int cl_reap_any(struct cl_exit *out) { return wait_for(P_ALL, 0, WNOHANG, out); }
+int cl_set_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) ? -errno : 0; }
+int cl_set_no_new_privileges(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0; }
+int cl_set_dumpable(int on) { return prctl(PR_SET_DUMPABLE, on, 0, 0, 0) ? -errno : 0; }
+
+int cl_set_limit_nofile(uint64_t count) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit)) return -errno;
+    if (limit.rlim_max < count) limit.rlim_max = count;
+    limit.rlim_cur = count;
+    return setrlimit(RLIMIT_NOFILE, &limit) ? -errno : 0;
+}
+
+static uint64_t soft_limit(int resource) {
+    struct rlimit limit;
+    return getrlimit((__rlimit_resource_t)resource, &limit) ? 0 : limit.rlim_cur;
+}
+uint64_t cl_limit_nofile(void) { return soft_limit(RLIMIT_NOFILE); }
+uint64_t cl_limit_memlock(void) { return soft_limit(RLIMIT_MEMLOCK); }
+void cl_exit_now(int status) { _exit(status); }

@@ -1,0 +1,86 @@
+#define _GNU_SOURCE
+#include "clinux_threads.h"
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+int cl_thread_start(void *(*body)(void *), void *argument, unsigned long *thread) {
+    pthread_t handle;
+    int r = pthread_create(&handle, NULL, body, argument);
+    if (r) return -r;
+    *thread = (unsigned long)handle;
+    return 0;
+}
+
+int cl_thread_join(unsigned long thread) { return -pthread_join((pthread_t)thread, NULL); }
+int cl_thread_detach(unsigned long thread) { return -pthread_detach((pthread_t)thread); }
+unsigned long cl_thread_self(void) { return (unsigned long)pthread_self(); }
+int cl_thread_id(void) { return (int)syscall(SYS_gettid); }
+int cl_thread_name(const char *name) { return prctl(PR_SET_NAME, name, 0, 0, 0) ? -errno : 0; }
+
+int cl_thread_affinity(const uint64_t *mask, size_t words) {
+    return syscall(SYS_sched_setaffinity, 0, words * sizeof *mask, mask) < 0 ? -errno : 0;
+}
+
+int cl_thread_idle(int on) {
+    struct sched_param p = { .sched_priority = 0 };
+    return sched_setscheduler(0, on ? SCHED_IDLE : SCHED_OTHER, &p) ? -errno : 0;
+}
+
+static void nothing(int signal) { (void)signal; }
+
+int cl_kick_install(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);                      // no SA_RESTART: the call is meant to return
+    action.sa_handler = nothing;
+    return sigaction(CL_KICK_SIGNAL, &action, NULL) ? -errno : 0;
+}
+
+int cl_kick(unsigned long thread) { return -pthread_kill((pthread_t)thread, CL_KICK_SIGNAL); }
+
+int cl_ignore_signal(int signal_number) { return signal(signal_number, SIG_IGN) == SIG_ERR ? -errno : 0; }
+
+int cl_block_signal(int signal_number) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal_number);
+    return -pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+int cl_signalfd(const int *signals, unsigned count) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (unsigned i = 0; i < count; i++) sigaddset(&set, signals[i]);
+    int r = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (r) return -r;
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+int cl_signalfd_take(int fd) {
+    struct signalfd_siginfo info;
+    ssize_t n = read(fd, &info, sizeof info);
+    if (n < 0) return -errno;
+    return n == sizeof info ? (int)info.ssi_signo : -EIO;
+}
+
+int64_t cl_now(int clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+uint64_t cl_tsc(void) { return __rdtsc(); }
+
+void cl_sleep(int64_t ns) {
+    struct timespec t = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+    while (nanosleep(&t, &t) && errno == EINTR) { }
+}

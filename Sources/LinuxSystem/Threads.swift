@@ -1,0 +1,101 @@
+internal import CLinux
+package import SystemPackage
+
+/// A kernel thread of our own (pthread). Not a Task: it blocks, is kicked, pinned and named.
+package struct SystemThread: Sendable {
+    private let handle: CUnsignedLong
+
+    private final class Body {
+        let name: String
+        let run: @Sendable () -> Void
+        init(name: String, run: @escaping @Sendable () -> Void) {
+            self.name = name
+            self.run = run
+        }
+    }
+
+    /// Starts a thread. `name` shows in `/proc/PID/task/TID/comm`, cut to 15 bytes.
+    package init(name: String, _ run: @escaping @Sendable () -> Void) throws(Errno) {
+        let body = unsafe Unmanaged.passRetained(Body(name: name, run: run))
+        var handle: CUnsignedLong = 0
+        // SAFETY: the body is retained until the thread has taken it over.
+        let result = unsafe cl_thread_start(
+            { argument in
+                if let argument = unsafe argument {
+                    let body = unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue()
+                    SystemThread.setName(body.name)
+                    body.run()
+                }
+                return nil
+            }, body.toOpaque(), &handle)
+        if result < 0 {
+            unsafe body.release()
+            throw Errno(rawValue: -result)
+        }
+        self.handle = handle
+    }
+
+    package func join() { _ = cl_thread_join(handle) }
+    package func detach() { _ = cl_thread_detach(handle) }
+
+    /// Makes a blocking system call of that thread return EINTR, if a handler is installed.
+    package func kick() { _ = cl_kick(handle) }
+
+    /// Installs the empty kick handler for the process.
+    package static func installKickHandler() throws(Errno) { try check(cl_kick_install()) }
+
+    package static func setName(_ name: String) {
+        // SAFETY: the name is NUL-terminated for the duration of the call.
+        _ = unsafe name.withCString { unsafe cl_thread_name($0) }
+    }
+
+    /// Background work: this thread runs only when nobody else wants the CPU.
+    package static func setIdle(_ on: Bool) { _ = cl_thread_idle(on ? 1 : 0) }
+
+    /// Pins this thread to CPUs, bit n of word n/64 for CPU n.
+    package static func setAffinity(_ mask: [UInt64]) throws(Errno) {
+        // SAFETY: the shim reads exactly the array.
+        try check(unsafe mask.withUnsafeBufferPointer { unsafe cl_thread_affinity($0.baseAddress, $0.count) })
+    }
+
+    /// The kernel's id of this thread.
+    package static var currentID: Int32 { cl_thread_id() }
+}
+
+/// A 32-bit word that threads of this process wait on and wake (futex(2)).
+@safe
+package final class Futex: @unchecked Sendable {
+    private let word: UnsafeMutablePointer<UInt32>
+
+    package init(_ value: UInt32 = 0) {
+        unsafe word = .allocate(capacity: 1)
+        unsafe word.initialize(to: value)
+    }
+
+    deinit { unsafe word.deallocate() }
+
+    // SAFETY (all): the word lives as long as this object.
+    package var value: UInt32 { unsafe cl_load32(word) }
+
+    /// Stores and wakes every waiter.
+    package func set(_ value: UInt32) {
+        unsafe cl_store32(word, value)
+        _ = unsafe cl_futex_wake(word, .max)
+    }
+
+    /// Waits while the word holds `value`, at most `timeout` (`nil`: for ever). May return early.
+    package func wait(while value: UInt32, timeout: Duration? = nil) {
+        _ = unsafe cl_futex_wait(word, value, timeout?.nanoseconds ?? -1)
+    }
+
+    /// Waits until the word no longer holds `value`; `false` when `timeout` passed first.
+    package func waitUntil(not value: UInt32, timeout: Duration) -> Bool {
+        let end = SystemClock.monotonic() + timeout.nanoseconds
+        while self.value == value {
+            let left = end - SystemClock.monotonic()
+            if left <= 0 { return false }
+            wait(while: value, timeout: .nanoseconds(left))
+        }
+        return true
+    }
+}
