@@ -53,7 +53,7 @@ let package = Package(
         module("Control"),
 
         // Moving messages with descriptors.
-        module("Channel", ["Wire", "LinuxSystem", systemPackage]),
+        module("Channel", ["Handover", "Wire", "LinuxSystem", systemPackage]),
 
         // The worker.
         module("Devices", ["Checkpoint", "Wire", "GuestMemory", "LinuxSystem", systemPackage]),

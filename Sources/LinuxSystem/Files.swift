@@ -61,16 +61,16 @@ extension OwnedDescriptor {
     }
 
     /// Writes once and returns how much was taken.
-    package borrowing func write(_ bytes: RawSpan) throws(Errno) -> Int {
+    package borrowing func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
         // SAFETY: the kernel reads exactly the span.
-        Int(try check(unsafe bytes.withUnsafeBytes { unsafe cl_write(number, $0.baseAddress, $0.count) }))
+        Int(try check(unsafe bytes.withUnsafeBufferPointer { unsafe cl_write(number, $0.baseAddress, $0.count) }))
     }
 
     /// Writes everything, however many calls that takes.
     package borrowing func writeAll(_ bytes: [UInt8]) throws(Errno) {
         var rest = bytes[...]
         while !rest.isEmpty {
-            let taken = try unsafe write(rest.span.bytes)
+            let taken = try write(rest.span)
             rest = rest.dropFirst(taken)
         }
     }
@@ -85,7 +85,7 @@ package func writeToStandardError(_ line: String) {
     var bytes = Array(line.utf8)
     bytes.append(10)
     // SAFETY: the kernel reads exactly the buffer. Nothing can be done about a closed standard error.
-    _ = unsafe bytes.withUnsafeBytes { unsafe cl_write(2, $0.baseAddress, $0.count) }
+    _ = unsafe bytes.withUnsafeBufferPointer { unsafe cl_write(2, $0.baseAddress, $0.count) }
 }
 
 /// Writes bytes to standard output.

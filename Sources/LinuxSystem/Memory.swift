@@ -97,12 +97,12 @@ package final class SharedMapping: @unchecked Sendable {
     }
 
     /// Copies bytes in. Traps outside the mapping.
-    package func copyIn(_ bytes: RawSpan, at offset: Int) {
-        let count = bytes.byteCount
+    package func copyIn(_ bytes: Span<UInt8>, at offset: Int) {
+        let count = bytes.count
         precondition(offset >= 0 && count <= length - offset, "write outside the mapping")
         if count == 0 { return }
         // SAFETY: bounds were checked against the mapping.
-        unsafe bytes.withUnsafeBytes { unsafe cl_copy_in(base + offset, $0.baseAddress, count) }
+        unsafe bytes.withUnsafeBufferPointer { unsafe cl_copy_in(base + offset, $0.baseAddress, count) }
     }
 
     /// A 64-bit word that processes share, at an 8-byte aligned offset.

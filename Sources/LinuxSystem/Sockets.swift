@@ -55,9 +55,9 @@ package struct UnixSocket: ~Copyable, Sendable {
     }
 
     /// Sends one message with descriptors, whole or not at all.
-    package borrowing func send(_ bytes: RawSpan, descriptors: [CInt] = [], waiting: Bool = true) throws(Errno) {
+    package borrowing func send(_ bytes: Span<UInt8>, descriptors: [CInt] = [], waiting: Bool = true) throws(Errno) {
         // SAFETY: the kernel reads exactly the span and the array.
-        let sent = unsafe bytes.withUnsafeBytes { data in
+        let sent = unsafe bytes.withUnsafeBufferPointer { data in
             unsafe descriptors.withUnsafeBufferPointer {
                 unsafe cl_send(descriptor.number, data.baseAddress, data.count, $0.baseAddress, CUnsignedInt($0.count), waiting ? 0 : 1)
             }

@@ -1,0 +1,51 @@
+internal import Wire
+
+/// What kind of kernel object a lent descriptor is.
+package enum ResourceKind: UInt16, Sendable, CaseIterable {
+    /// `/dev/kvm`.
+    case kvm = 1
+    /// A memfd of guest RAM; slot n is region n.
+    case guestMemory = 2
+    /// The memfd with the machine's commit word at offset 0.
+    case commitWord = 3
+    /// The memfd a checkpoint is written to and read from.
+    case checkpoint = 4
+    /// A byte stream for the serial console.
+    case console = 5
+    /// A read-only file: kernel (slot 0), initial RAM disk (slot 1).
+    case bootFile = 6
+}
+
+/// One lent descriptor: found by name, never by number or order.
+package struct ManifestEntry: Sendable, Equatable {
+    package let name: String
+    package let kind: ResourceKind
+    package let slot: UInt32
+    package let writable: Bool
+
+    package init(name: String, kind: ResourceKind, slot: UInt32 = 0, writable: Bool = true) {
+        self.name = name
+        self.kind = kind
+        self.slot = slot
+        self.writable = writable
+    }
+
+    init(from reader: inout WireReader) throws(WireError) {
+        name = try reader.string(limit: 64)
+        let start = reader.offset
+        let raw = try reader.u16()
+        guard let kind = ResourceKind(rawValue: raw) else {
+            throw .invalid(offset: start, field: "a resource kind", value: UInt64(raw))
+        }
+        self.kind = kind
+        slot = try reader.u32()
+        writable = try reader.bool()
+    }
+
+    func encode(to writer: inout WireWriter) {
+        writer.string(name)
+        writer.u16(kind.rawValue)
+        writer.u32(slot)
+        writer.bool(writable)
+    }
+}
