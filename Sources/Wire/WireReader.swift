@@ -41,6 +41,12 @@ package struct WireReader: Sendable {
         return Array(bytes[offset..<offset + count])
     }
 
+    /// Passes over `count` bytes.
+    package mutating func skip(_ count: Int) throws(WireError) {
+        try need(count)
+        offset += count
+    }
+
     /// A 32-bit length, then that many bytes.
     package mutating func blob(limit: Int) throws(WireError) -> [UInt8] {
         let range = try blobRange(limit: limit)
