@@ -2,6 +2,7 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 #include "clinux_descriptors.h"
+#include "clinux_kvm.h"
 #include "clinux_memory.h"
 #include "clinux_processes.h"
 #include "clinux_sockets.h"

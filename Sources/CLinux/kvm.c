@@ -1,0 +1,109 @@
+#define _GNU_SOURCE
+#include "clinux_kvm.h"
+#include "clinux_threads.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+int cl_kvm_call(int fd, unsigned long request, unsigned long argument) {
+    int r = ioctl(fd, request, argument);
+    return r < 0 ? -errno : r;
+}
+
+int cl_kvm_call_with(int fd, unsigned long request, void *argument) {
+    int r = ioctl(fd, request, argument);
+    return r < 0 ? -errno : r;
+}
+
+static int attribute_call(int vcpu, unsigned long request, uint32_t group, uint64_t attribute, uint64_t *value) {
+    struct kvm_device_attr call = { .group = group, .attr = attribute, .addr = (uint64_t)(uintptr_t)value };
+    return ioctl(vcpu, request, &call) < 0 ? -errno : 0;
+}
+
+int cl_kvm_get_attribute(int vcpu, uint32_t group, uint64_t attribute, uint64_t *value) {
+    return attribute_call(vcpu, KVM_GET_DEVICE_ATTR, group, attribute, value);
+}
+
+int cl_kvm_set_attribute(int vcpu, uint32_t group, uint64_t attribute, uint64_t value) {
+    return attribute_call(vcpu, KVM_SET_DEVICE_ATTR, group, attribute, &value);
+}
+
+static int set_signal_mask(int vcpu, const sigset_t *mask) {
+    if (!mask) return ioctl(vcpu, KVM_SET_SIGNAL_MASK, NULL) ? -errno : 0;
+    struct { uint32_t length; unsigned char bytes[8]; } argument = { .length = 8 };
+    memcpy(argument.bytes, mask, 8);                        // the kernel's sigset_t is the first 64 bits of libc's
+    return ioctl(vcpu, KVM_SET_SIGNAL_MASK, &argument) ? -errno : 0;
+}
+
+int cl_kvm_run_with_pending_signal(int vcpu) {
+    sigset_t kick, before, during;
+    sigemptyset(&kick);
+    sigaddset(&kick, CL_KICK_SIGNAL);
+    pthread_sigmask(SIG_BLOCK, &kick, &before);
+    during = before;
+    sigdelset(&during, CL_KICK_SIGNAL);
+    int r = set_signal_mask(vcpu, &during);
+    if (!r) {
+        pthread_kill(pthread_self(), CL_KICK_SIGNAL);
+        r = ioctl(vcpu, KVM_RUN, 0) ? -errno : 1;
+        if (r == -EINTR) r = 0;
+        struct timespec now = { 0, 0 };
+        while (sigtimedwait(&kick, NULL, &now) > 0) { }
+        set_signal_mask(vcpu, NULL);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
+}
+
+void cl_kvm_decode_exit(const void *address, struct cl_kvm_exit_detail *out) {
+    const struct kvm_run *run = address;
+    memset(out, 0, sizeof *out);
+    out->reason = run->exit_reason;
+    switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+        out->size = run->io.size;
+        out->count = run->io.count;
+        out->is_write = run->io.direction == KVM_EXIT_IO_OUT;
+        out->address = run->io.port;
+        out->offset = run->io.data_offset;
+        break;
+    case KVM_EXIT_MMIO:
+        out->size = run->mmio.len;
+        out->count = 1;
+        out->is_write = run->mmio.is_write;
+        out->address = run->mmio.phys_addr;
+        memcpy(&out->data, run->mmio.data, sizeof out->data);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        out->address = run->fail_entry.hardware_entry_failure_reason;
+        break;
+    case KVM_EXIT_INTERNAL_ERROR:
+        out->address = run->internal.suberror;
+        out->data = run->internal.ndata ? run->internal.data[0] : 0;
+        break;
+    case KVM_EXIT_SYSTEM_EVENT:
+        out->address = run->system_event.type;
+        break;
+    default:
+        break;
+    }
+}
+
+void cl_kvm_set_immediate_exit(void *run, int on) {
+    __atomic_store_n(&((struct kvm_run *)run)->immediate_exit, (uint8_t)(on != 0), __ATOMIC_SEQ_CST);
+}
+
+uint64_t cl_kvm_load(const void *run, uint64_t offset, uint32_t size) {
+    uint64_t value = 0;
+    memcpy(&value, (const char *)run + offset, size > 8 ? 8 : size);
+    return value;
+}
+
+void cl_kvm_store(void *run, uint64_t offset, uint32_t size, uint64_t value) {
+    memcpy((char *)run + offset, &value, size > 8 ? 8 : size);
+}
+
+uint64_t cl_kvm_mmio_offset(void) { return offsetof(struct kvm_run, mmio.data); }

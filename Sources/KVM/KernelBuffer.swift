@@ -1,0 +1,80 @@
+/// Memory the kernel reads and fills for one ioctl: fixed room, 8-byte aligned, zeroed, allocated once.
+@safe
+package final class KernelBuffer: @unchecked Sendable {
+    // Owned by one thread at a time: a vCPU's buffers by its thread while it saves or restores, by the machine otherwise.
+    private let memory: UnsafeMutableRawPointer
+    /// The room in bytes.
+    package let count: Int
+
+    package init(count: Int) {
+        precondition(count > 0, "a buffer has room")
+        self.count = count
+        unsafe memory = .allocate(byteCount: count, alignment: 8)
+        _ = unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+    }
+
+    deinit { unsafe memory.deallocate() }
+
+    /// The memory, for one ioctl.
+    @unsafe var pointer: UnsafeMutableRawPointer { unsafe memory }
+
+    private func checkBounds(_ offset: Int, _ length: Int) {
+        precondition(offset >= 0 && length >= 0 && length <= count - offset, "access outside the buffer")
+    }
+
+    // SAFETY (all loads and stores): bounds are checked; loads are unaligned-safe.
+    package func load8(at offset: Int) -> UInt8 {
+        checkBounds(offset, 1)
+        return unsafe memory.loadUnaligned(fromByteOffset: offset, as: UInt8.self)
+    }
+    package func load16(at offset: Int) -> UInt16 {
+        checkBounds(offset, 2)
+        return unsafe memory.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+    }
+    package func load32(at offset: Int) -> UInt32 {
+        checkBounds(offset, 4)
+        return unsafe memory.loadUnaligned(fromByteOffset: offset, as: UInt32.self)
+    }
+    package func load64(at offset: Int) -> UInt64 {
+        checkBounds(offset, 8)
+        return unsafe memory.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+    }
+    package func store(_ value: UInt8, at offset: Int) {
+        checkBounds(offset, 1)
+        unsafe memory.storeBytes(of: value, toByteOffset: offset, as: UInt8.self)
+    }
+    package func store(_ value: UInt16, at offset: Int) {
+        checkBounds(offset, 2)
+        unsafe memory.storeBytes(of: value, toByteOffset: offset, as: UInt16.self)
+    }
+    package func store(_ value: UInt32, at offset: Int) {
+        checkBounds(offset, 4)
+        unsafe memory.storeBytes(of: value, toByteOffset: offset, as: UInt32.self)
+    }
+    package func store(_ value: UInt64, at offset: Int) {
+        checkBounds(offset, 8)
+        unsafe memory.storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
+    }
+
+    /// Copies the first `length` bytes out.
+    package func bytes(_ length: Int) -> [UInt8] {
+        checkBounds(0, length)
+        return unsafe [UInt8](UnsafeRawBufferPointer(start: memory, count: length))
+    }
+
+    /// Copies bytes in from the start and zeroes the rest.
+    package func assign(_ bytes: RawSpan) {
+        checkBounds(0, bytes.byteCount)
+        _ = unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        unsafe bytes.withUnsafeBytes {
+            if let source = $0.baseAddress { unsafe memory.copyMemory(from: source, byteCount: $0.count) }
+        }
+    }
+
+    /// Lends the first `length` bytes for reading.
+    package func withBytes<Result, Failure: Error>(_ length: Int, _ body: (RawSpan) throws(Failure) -> Result) throws(Failure) -> Result {
+        checkBounds(0, length)
+        let lent = unsafe UnsafeRawBufferPointer(start: memory, count: length)
+        return try unsafe body(lent.bytes)
+    }
+}
