@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -103,7 +104,13 @@ static int wait_for(idtype_t type, id_t id, int options, struct cl_exit *out) {
 }
 
 int cl_wait_pidfd(int pidfd, int block, struct cl_exit *out) { return wait_for(P_PIDFD, (id_t)pidfd, block ? 0 : WNOHANG, out); }
-int cl_reap_any(struct cl_exit *out) { return wait_for(P_ALL, 0, WNOHANG, out); }
+
+int cl_reap_any(int except, struct cl_exit *out) {
+    int r = wait_for(P_ALL, 0, WNOHANG | WNOWAIT, out);     // look first: `except` is left for whoever waits for it
+    if (r != 1) return r;
+    return out->pid == except ? 0 : wait_for(P_PID, (id_t)out->pid, WNOHANG, out);
+}
+
 int cl_set_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) ? -errno : 0; }
 int cl_set_no_new_privileges(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0; }
 int cl_set_dumpable(int on) { return prctl(PR_SET_DUMPABLE, on, 0, 0, 0) ? -errno : 0; }
@@ -122,4 +129,5 @@ static uint64_t soft_limit(int resource) {
 }
 uint64_t cl_limit_nofile(void) { return soft_limit(RLIMIT_NOFILE); }
 uint64_t cl_limit_memlock(void) { return soft_limit(RLIMIT_MEMLOCK); }
+const char *cl_environment(const char *name) { return getenv(name); }
 void cl_exit_now(int status) { _exit(status); }

@@ -14,6 +14,11 @@ package struct OpenMode: Sendable {
 }
 
 extension OwnedDescriptor {
+    /// A duplicate of standard input (0), output (1) or error (2).
+    package static func duplicate(ofStandard number: CInt) throws(Errno) -> OwnedDescriptor {
+        try OwnedDescriptor(checking: cl_duplicate(number))
+    }
+
     /// Opens `path`. Symbolic links are refused in every component unless `followingLinks` says otherwise (openat2, `RESOLVE_NO_SYMLINKS`).
     package static func open(
         _ path: String, _ mode: OpenMode = .read, permissions: UInt32 = 0o640, followingLinks: Bool = false

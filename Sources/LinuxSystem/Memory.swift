@@ -9,6 +9,8 @@ package struct MemoryDescriptor: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
+
     /// Creates `size` bytes. `flags` adds memfd flags such as `MFD_HUGETLB` with its size.
     package init(name: String, size: Int, flags: UInt32 = 0) throws(Errno) {
         // SAFETY: the name is NUL-terminated for the duration of the call.

@@ -53,6 +53,8 @@ package struct ProcessDescriptor: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
+
     package init(opening pid: Int32) throws(Errno) {
         descriptor = try OwnedDescriptor(checking: cl_pidfd_open(pid))
     }
@@ -91,6 +93,8 @@ package struct ProcessDescriptor: ~Copyable, Sendable {
 package struct SpawnedProcess: ~Copyable {
     package let pid: Int32
     package let process: ProcessDescriptor
+
+    package consuming func takeProcess() -> ProcessDescriptor { process }
 }
 
 /// What a new process is given. Everything not named here it does not have.
@@ -166,11 +170,11 @@ private func withCStrings<Result>(_ strings: [String], _ body: (UnsafePointer<Un
 package enum CurrentProcess {
     /// Orphaned descendants become our children, to be reaped by ``reapAny()``.
     package static func becomeSubreaper() throws(Errno) { try check(cl_set_subreaper()) }
-    /// Reaps one dead child, if there is one: its pid.
-    package static func reapAny() -> Int32? {
+    /// Reaps every dead child but `except`, whose end somebody waits for.
+    package static func reapOrphans(except: Int32) {
         var exit = cl_exit()
         // SAFETY: the shim fills one structure.
-        return unsafe cl_reap_any(&exit) == 1 ? exit.pid : nil
+        while unsafe cl_reap_any(except, &exit) == 1 {}
     }
     package static func setNoNewPrivileges() throws(Errno) { try check(cl_set_no_new_privileges()) }
     package static func setDumpable(_ on: Bool) throws(Errno) { try check(cl_set_dumpable(on ? 1 : 0)) }
@@ -181,4 +185,19 @@ package enum CurrentProcess {
     /// Ends the process at once, without running exit handlers.
     package static func exitNow(_ status: Int32) { cl_exit_now(status) }
     package static func ignore(_ signal: ProcessSignal) { _ = cl_ignore_signal(signal.rawValue) }
+}
+
+/// The environment as this process got it.
+package enum ProcessEnvironment {
+    /// Variables that programs we start need, as `NAME=value`: nothing else is passed on.
+    package static var passedOn: [String] {
+        ["PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR", "BATON_IN_LAB"].compactMap { name in
+            self[name].map { "\(name)=\($0)" }
+        }
+    }
+
+    package static subscript(name: String) -> String? {
+        // SAFETY: getenv's result is read before anything else runs; nothing in this project calls setenv.
+        unsafe name.withCString { unsafe cl_environment($0).map { unsafe String(cString: $0) } }
+    }
 }

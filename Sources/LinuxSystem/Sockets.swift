@@ -8,10 +8,18 @@ package struct PeerCredentials: Sendable, Equatable {
     package let gid: UInt32
 }
 
-/// Two connected sockets.
+/// Two connected sockets: `far` is the end to give away.
 package struct SocketPair: ~Copyable {
-    package let first: UnixSocket
-    package let second: UnixSocket
+    private let near: UnixSocket
+    package let far: SharedDescriptor
+
+    fileprivate init(_ numbers: (CInt, CInt)) {
+        near = UnixSocket(OwnedDescriptor(owning: numbers.0))
+        far = SharedDescriptor(OwnedDescriptor(owning: numbers.1))
+    }
+
+    /// The end to keep.
+    package consuming func takeNear() -> UnixSocket { near }
 }
 
 /// A connected Unix socket.
@@ -22,12 +30,14 @@ package struct UnixSocket: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
+
     /// Two connected SEQPACKET ends: message boundaries and descriptors stay together.
     package static func sequencedPair() throws(Errno) -> SocketPair {
         var ends: (CInt, CInt) = (-1, -1)
         // SAFETY: the shim stores two integers.
         try check(unsafe withUnsafeMutableBytes(of: &ends) { unsafe cl_seqpacket_pair($0.baseAddress?.assumingMemoryBound(to: CInt.self)) })
-        return SocketPair(first: UnixSocket(OwnedDescriptor(owning: ends.0)), second: UnixSocket(OwnedDescriptor(owning: ends.1)))
+        return SocketPair(ends)
     }
 
     /// Two connected stream ends with send buffers of `buffer` bytes.
@@ -38,7 +48,7 @@ package struct UnixSocket: ~Copyable, Sendable {
             unsafe withUnsafeMutableBytes(of: &ends) {
                 unsafe cl_stream_pair($0.baseAddress?.assumingMemoryBound(to: CInt.self), CInt(clamping: buffer))
             })
-        return SocketPair(first: UnixSocket(OwnedDescriptor(owning: ends.0)), second: UnixSocket(OwnedDescriptor(owning: ends.1)))
+        return SocketPair(ends)
     }
 
     /// Connects to a listening stream socket.

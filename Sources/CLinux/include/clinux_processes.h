@@ -25,12 +25,13 @@ int cl_pidfd_signal(int pidfd, int signal);
 int cl_pidfd_getfd(int pidfd, int fd);
 struct cl_exit { int pid; int code; int status; };          // code: CLD_EXITED 1, CLD_KILLED 2, CLD_DUMPED 3
 int cl_wait_pidfd(int pidfd, int block, struct cl_exit *exit);  // 1 reaped, 0 still running, -ECHILD not ours
-int cl_reap_any(struct cl_exit *exit);                      // any dead child without waiting: 1, 0 none, -ECHILD
+int cl_reap_any(int except, struct cl_exit *exit);          // any dead child but one, without waiting: 1, 0 none, -ECHILD
 int cl_set_subreaper(void);
 int cl_set_no_new_privileges(void);
 int cl_set_dumpable(int on);
 int cl_set_limit_nofile(uint64_t count);
 uint64_t cl_limit_nofile(void);
 uint64_t cl_limit_memlock(void);
+const char *cl_environment(const char *name);                // getenv
 void cl_exit_now(int status);                               // _exit
 #endif
