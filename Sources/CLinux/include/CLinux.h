@@ -6,5 +6,6 @@
 #include "clinux_memory.h"
 #include "clinux_processes.h"
 #include "clinux_sockets.h"
+#include "clinux_terminal.h"
 #include "clinux_threads.h"
 #endif
