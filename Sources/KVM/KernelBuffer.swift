@@ -63,18 +63,12 @@ package final class KernelBuffer: @unchecked Sendable {
     }
 
     /// Copies bytes in from the start and zeroes the rest.
-    package func assign(_ bytes: RawSpan) {
-        checkBounds(0, bytes.byteCount)
+    package func assign(_ bytes: [UInt8]) {
+        checkBounds(0, bytes.count)
         _ = unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        // SAFETY: bounds were checked.
         unsafe bytes.withUnsafeBytes {
             if let source = $0.baseAddress { unsafe memory.copyMemory(from: source, byteCount: $0.count) }
         }
-    }
-
-    /// Lends the first `length` bytes for reading.
-    package func withBytes<Result, Failure: Error>(_ length: Int, _ body: (RawSpan) throws(Failure) -> Result) throws(Failure) -> Result {
-        checkBounds(0, length)
-        let lent = unsafe UnsafeRawBufferPointer(start: memory, count: length)
-        return try unsafe body(lent.bytes)
     }
 }

@@ -1,0 +1,137 @@
+package import KVM
+internal import LinuxSystem
+internal import SystemPackage
+
+/// Buffers for one vCPU's state, set aside before anything stops, and the orders in which KVM wants it read and written.
+package final class VCPUStateIO: Sendable {
+    private struct Room {
+        let part: VCPUStatePart
+        let buffer: KernelBuffer
+    }
+
+    /// In the order they are read: MP_STATE first, since reading it may carry out an INIT; events last.
+    private static let savingOrder: [VCPUStatePart] = [
+        .mpState, .registers, .systemRegisters, .systemRegisters2, .extendedState, .extendedControlRegisters, .debugRegisters,
+    ]
+    private static let savingOrderAfterMSRs: [VCPUStatePart] = [.localAPIC, .nestedState, .events]
+    private static let restoringOrder: [VCPUStatePart] = [
+        .systemRegisters, .systemRegisters2, .registers, .extendedControlRegisters, .extendedState, .debugRegisters, .localAPIC,
+    ]
+    private static let restoringOrderAfterMSRs: [VCPUStatePart] = [.mpState, .events, .nestedState]
+
+    private let rooms: [Room]
+    private let msrs: [MSRBuffer]
+    private let deadline: MSRBuffer?
+    private let hasOffset: Bool
+
+    package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
+        rooms = VCPUStatePart.allCases.compactMap { part in
+            let size = vm.size(of: part)
+            return size > 0 ? Room(part: part, buffer: KernelBuffer(count: size)) : nil
+        }
+        let others = plan.saved.filter { $0 != MSRPlan.tscDeadline }
+        msrs = stride(from: 0, to: others.count, by: MSRBuffer.maximumCount).map {
+            MSRBuffer(others[$0..<min($0 + MSRBuffer.maximumCount, others.count)])
+        }
+        deadline = plan.saved.contains(MSRPlan.tscDeadline) ? MSRBuffer([MSRPlan.tscDeadline]) : nil
+        hasOffset = (try? vcpu.tscOffset()) != nil
+    }
+
+    private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { rooms.first { $0.part == part }?.buffer }
+
+    /// Reads everything, on the vCPU's thread. `quiesce` completes pending exits and moves expired timers to the IRR.
+    ///
+    /// A periodic or one-shot timer that expires between that and the reading of the APIC would be lost: then all is read again.
+    package func save(_ vcpu: VCPU, quiesce: () -> Void) throws(VMMError) -> VCPUState {
+        for _ in 0..<3 {
+            let began = SystemClock.monotonic()
+            quiesce()
+            let state = try read(vcpu)
+            guard let page = state[.localAPIC], LocalAPIC(page).mayHaveExpired(within: state.time - began) else { return state }
+        }
+        quiesce()
+        return try read(vcpu)
+    }
+
+    private func read(_ vcpu: VCPU) throws(VMMError) -> VCPUState {
+        var parts: [VCPUState.Part] = []
+        parts.reserveCapacity(rooms.count)
+        for part in Self.savingOrder { try read(part, of: vcpu, into: &parts) }
+        var values: [VCPUState.MSR] = []
+        values.reserveCapacity(msrs.reduce(1) { $0 + $1.count })
+        for chunk in msrs { try read(chunk, of: vcpu, into: &values) }
+        if let deadline { try read(deadline, of: vcpu, into: &values) }
+        let offset = hasOffset ? try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } : nil
+        let frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() }
+        var time: Int64 = 0
+        for part in Self.savingOrderAfterMSRs {
+            try read(part, of: vcpu, into: &parts)
+            if part == .localAPIC { time = SystemClock.monotonic() }
+        }
+        return VCPUState(parts: parts, msrs: values, tscOffset: offset, tscKHz: frequency, time: time)
+    }
+
+    private func read(_ part: VCPUStatePart, of vcpu: VCPU, into parts: inout [VCPUState.Part]) throws(VMMError) {
+        guard let buffer = buffer(part) else { return }
+        let length = try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
+        parts.append(VCPUState.Part(part: part, bytes: buffer.bytes(length)))
+    }
+
+    private func read(_ chunk: MSRBuffer, of vcpu: VCPU, into values: inout [VCPUState.MSR]) throws(VMMError) {
+        let count = try doing("reading MSRs of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(chunk) }
+        if count < chunk.count { throw VMMError("MSR \(hexadecimal(chunk.index(at: count))) of vCPU \(vcpu.index) cannot be read") }
+        for position in 0..<count { values.append(VCPUState.MSR(index: chunk.index(at: position), value: chunk[position])) }
+    }
+
+    /// Writes everything but the interrupt controllers' shared part and the clock, on the vCPU's thread, before its first run.
+    package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        if state.tscKHz != 0, let frequency = try? vcpu.tscKHz(), frequency != state.tscKHz {
+            try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
+                try vcpu.setTSCKHz(state.tscKHz)
+            }
+        }
+        for part in Self.restoringOrder { try write(part, of: state, to: vcpu) }
+        try restoreMSRs(state, to: vcpu)
+        for part in Self.restoringOrderAfterMSRs { try write(part, of: state, to: vcpu) }
+    }
+
+    private func write(_ part: VCPUStatePart, of state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        guard var bytes = state[part] else { return }
+        guard let buffer = buffer(part) else { throw VMMError("vCPU \(vcpu.index) has \(part.name), which this host's KVM does not know") }
+        if bytes.count > buffer.count {
+            if bytes[buffer.count...].contains(where: { $0 != 0 }) {
+                throw VMMError("\(part.name) of vCPU \(vcpu.index) has \(bytes.count) bytes that matter, this host's KVM takes \(buffer.count)")
+            }
+            bytes.removeLast(bytes.count - buffer.count)
+        }
+        if part == .localAPIC {
+            var page = LocalAPIC(bytes)
+            page.advanceTimer(by: SystemClock.monotonic() - state.time)
+            bytes = page.bytes
+        }
+        buffer.assign(bytes)
+        try doing("restoring \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(part, from: buffer) }
+    }
+
+    /// TSC offset after the other MSRs; the deadline last, since KVM ignores it unless the APIC is in deadline mode already.
+    private func restoreMSRs(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        let others = state.msrs.filter { $0.index != MSRPlan.tscDeadline }
+        for start in stride(from: 0, to: others.count, by: MSRBuffer.maximumCount) {
+            try write(Array(others[start..<min(start + MSRBuffer.maximumCount, others.count)]), to: vcpu)
+        }
+        if let offset = state.tscOffset {
+            try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
+        }
+        try write(state.msrs.filter { $0.index == MSRPlan.tscDeadline }, to: vcpu)
+    }
+
+    private func write(_ values: [VCPUState.MSR], to vcpu: VCPU) throws(VMMError) {
+        if values.isEmpty { return }
+        let chunk = MSRBuffer(values.map(\.index))
+        for (position, value) in values.enumerated() { chunk[position] = value.value }
+        let count = try doing("restoring MSRs of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(chunk) }
+        if count < values.count {
+            throw VMMError("MSR \(hexadecimal(values[count].index)) of vCPU \(vcpu.index) does not take \(hexadecimal(values[count].value))")
+        }
+    }
+}

@@ -1,0 +1,227 @@
+internal import KVM
+internal import LinuxSystem
+internal import Synchronization
+internal import SystemPackage
+
+/// What a vCPU's thread does with the exits that concern the machine. Called on that thread, nothing else of the machine held.
+protocol ExitHandler: AnyObject, Sendable {
+    /// Emulates an access; answers a read through `vcpu`.
+    func handle(_ access: PortAccess, of vcpu: VCPU)
+    func handle(_ access: MemoryAccess, of vcpu: VCPU)
+    /// The guest cannot or will not go on. The thread parks itself afterwards.
+    func guestEnded(_ ending: GuestEnding)
+}
+
+/// Why a vCPU stopped for good, as far as its worker is concerned.
+enum GuestEnding: Sendable, Equatable {
+    case powerOff
+    case reset
+    case failure(String)
+}
+
+/// Where a vCPU's thread is.
+enum VCPUThreadState: UInt32, Sendable {
+    case parked = 0
+    case running = 1
+    case finished = 2
+}
+
+/// The thread of one vCPU: parked, running or finished, told by a mailbox and a kick.
+///
+/// Nothing is allocated or logged on the way from one KVM_RUN to the next; a look at one word tells whether there is mail.
+final class VCPUThread: Sendable {
+    typealias Work = @Sendable (VCPU) -> Void
+
+    private enum Goal { case park, run, finish }
+    private struct Mail {
+        var goal = Goal.park
+        var work: Work?
+        var pings: UInt32 = 0
+        /// Orders nobody has been told about yet.
+        var orders = 0
+    }
+
+    let vcpu: VCPU
+    private let handler: any ExitHandler
+    private let name: String
+    private let affinity: [UInt64]
+    private let mail = Mutex(Mail())
+    /// Changes with every letter.
+    private let letters = Futex()
+    private let stateWord = Futex(VCPUThreadState.parked.rawValue)
+    private let answered = Futex()
+    /// CLOCK_MONOTONIC just before the first KVM_RUN after the last start.
+    private let firstRun = Atomic<Int64>(0)
+    private let thread = Mutex<SystemThread?>(nil)
+    /// Opened when this thread has reached the goal it was given last.
+    private let arrivals: Latch
+
+    init(_ vcpu: VCPU, machine: String, affinity: [UInt64], handler: any ExitHandler, arrivals: Latch) {
+        self.vcpu = vcpu
+        self.handler = handler
+        self.affinity = affinity
+        self.arrivals = arrivals
+        let suffix = "/vcpu\(vcpu.index)"
+        name = String(machine.prefix(max(1, 15 - suffix.utf8.count))) + suffix
+    }
+
+    var state: VCPUThreadState { VCPUThreadState(rawValue: stateWord.value) ?? .finished }
+    var firstRunTime: Int64 { firstRun.load(ordering: .acquiring) }
+
+    /// Starts the thread, parked.
+    func start() throws(Errno) {
+        let started = try SystemThread(name: name) { self.loop() }
+        thread.withLock { $0 = started }
+    }
+
+    // Orders, from any thread. Each is followed by exactly one arrival at the latch.
+
+    /// Goes on running the guest. Arrives just before the first KVM_RUN.
+    func run() {
+        post {
+            $0.goal = .run
+            $0.orders += 1
+        }
+    }
+
+    /// Leaves the guest and completes what was half done. Arrives parked.
+    func park() {
+        post {
+            $0.goal = .park
+            $0.orders += 1
+        }
+    }
+
+    /// Does `work` on the vCPU's thread, which must be parked. Arrives when done.
+    func perform(_ work: @escaping Work) {
+        post {
+            $0.work = work
+            $0.orders += 1
+        }
+    }
+
+    /// Ends the thread.
+    func finish() {
+        post { $0.goal = .finish }
+        thread.withLock { $0?.join() }
+    }
+
+    private func post(_ write: (inout Mail) -> Void) {
+        mail.withLock {
+            write(&$0)
+            letters.set(letters.value &+ 1)
+        }
+        kick()
+    }
+
+    private func kick() {
+        vcpu.requestExit()
+        if state == .running { thread.withLock { $0?.kick() } }
+    }
+
+    /// Whether the thread answers a kick in time. Guest progress is not required.
+    func isAlive(within timeout: Duration) -> Bool {
+        let before = answered.value
+        post { $0.pings &+= 1 }
+        return answered.waitUntil(not: before, timeout: timeout)
+    }
+
+    // The thread itself.
+
+    private func loop() {
+        if !affinity.isEmpty { try? SystemThread.setAffinity(affinity) }
+        var seen = letters.value &- 1
+        var goal = Goal.park
+        var pings: UInt32 = 0
+        while goal != .finish {
+            if letters.value != seen {
+                seen = letters.value
+                takeMail(&goal, &pings)
+                continue
+            }
+            switch goal {
+            case .run:
+                vcpu.clearExitRequest()
+                if letters.value == seen, !step() {
+                    goal = .park
+                    mail.withLock { if $0.goal == .run { $0.goal = .park } }
+                    stateWord.set(VCPUThreadState.parked.rawValue)
+                }
+            case .park, .finish: letters.wait(while: seen)
+            }
+        }
+        stateWord.set(VCPUThreadState.finished.rawValue)
+    }
+
+    private func takeMail(_ goal: inout Goal, _ pings: inout UInt32) {
+        let letter = mail.withLock { mail in
+            defer {
+                mail.work = nil
+                mail.orders = 0
+            }
+            return mail
+        }
+        if letter.pings != pings {
+            pings = letter.pings
+            answered.set(answered.value &+ 1)
+        }
+        if letter.goal == .run, goal != .run {
+            firstRun.store(SystemClock.monotonic(), ordering: .releasing)
+            stateWord.set(VCPUThreadState.running.rawValue)
+        } else if letter.goal != .run, goal == .run {
+            completePendingExits()
+            stateWord.set(VCPUThreadState.parked.rawValue)
+        }
+        goal = letter.goal
+        letter.work?(vcpu)
+        for _ in 0..<letter.orders { arrivals.arrive() }
+    }
+
+    /// Runs the guest to its next exit and handles it; `false` when the guest cannot go on.
+    private func step() -> Bool {
+        do { return handle(try vcpu.runUntilExit()) } catch {
+            handler.guestEnded(.failure("KVM_RUN of vCPU \(vcpu.index): \(error)"))
+            return false
+        }
+    }
+
+    fileprivate func completePendingExits() {
+        while true {
+            guard let exit = try? vcpu.completePendingExit(), exit != .interrupted else { return }
+            if !handle(exit) { return }
+        }
+    }
+
+    fileprivate func handle(_ exit: VCPUExit) -> Bool {
+        switch exit {
+        case .io(let access): handler.handle(access, of: vcpu)
+        case .mmio(let access): handler.handle(access, of: vcpu)
+        case .interrupted, .interruptWindow, .hlt: break
+        case .shutdown: return end(.reset)  // a triple fault resets a PC
+        case .systemEvent(let type): return end(type == 1 ? .powerOff : type == 2 ? .reset : .failure("the guest reported a crash"))
+        case .failEntry(let reason): return end(.failure("vCPU \(vcpu.index) could not enter the guest, reason \(reason)"))
+        case .internalError(let suberror, let detail):
+            return end(.failure("KVM gave up on vCPU \(vcpu.index): internal error \(suberror), detail \(detail)"))
+        case .debug: return end(.failure("vCPU \(vcpu.index) hit a debug exit nobody asked for"))
+        case .other(let reason): return end(.failure("vCPU \(vcpu.index) left the guest for reason \(reason), which is not handled"))
+        }
+        return true
+    }
+
+    private func end(_ ending: GuestEnding) -> Bool {
+        handler.guestEnded(ending)
+        return false
+    }
+}
+
+extension VCPUThread {
+    /// Completes what is half done and moves expired LAPIC timers to the IRR, so that everything that happened is in the state.
+    /// On the vCPU's thread, parked.
+    func quiesce() {
+        while true {
+            completePendingExits()
+            guard let exit = try? vcpu.collectExpiredTimers(), exit != .interrupted else { return }
+            if !handle(exit) { return }
+        }
+    }
+}
