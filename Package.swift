@@ -24,8 +24,8 @@ func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target 
 func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
 }
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: strict)
 }
 
 let package = Package(
@@ -80,5 +80,8 @@ let package = Package(
 
         // Tests.
         tests("ImportRuleTests", []),
+        tests("WireTests", ["Wire"]),
+        tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"]),
+        tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

@@ -10,6 +10,16 @@ package struct MachineID: Sendable, Hashable, CustomStringConvertible {
         self.high = high
     }
 
+    /// The identity in 16 bytes, or nil for another number of them.
+    package init?(bytes: [UInt8]) {
+        guard bytes.count == 16 else { return nil }
+        func word(_ start: Int) -> UInt64 { (0..<8).reduce(0) { $0 | UInt64(bytes[start + $1]) << UInt64(8 * $1) } }
+        self.init(low: word(0), high: word(8))
+    }
+
+    /// 16 bytes.
+    package var bytes: [UInt8] { (0..<16).map { UInt8(truncatingIfNeeded: ($0 < 8 ? low : high) >> UInt64(8 * ($0 % 8))) } }
+
     /// A random identity.
     package static func random() -> MachineID {
         MachineID(low: .random(in: 0 ... .max), high: .random(in: 0 ... .max))

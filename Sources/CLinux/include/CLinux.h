@@ -3,6 +3,7 @@
 #define CLINUX_H
 #include "clinux_descriptors.h"
 #include "clinux_kvm.h"
+#include "clinux_digest.h"
 #include "clinux_memory.h"
 #include "clinux_processes.h"
 #include "clinux_sockets.h"
