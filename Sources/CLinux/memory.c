@@ -18,6 +18,11 @@ int cl_memfd(const char *name, unsigned flags) {
 }
 
 int cl_truncate(int fd, int64_t length) { return ftruncate(fd, length) ? -errno : 0; }
+
+int cl_punch_hole(int fd, int64_t offset, int64_t length) {
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) ? -errno : 0;
+}
+
 int cl_add_seals(int fd, int seals) { return fcntl(fd, F_ADD_SEALS, seals) ? -errno : 0; }
 
 int cl_get_seals(int fd) {

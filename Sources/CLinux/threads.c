@@ -78,6 +78,11 @@ int64_t cl_now(int clock) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+int cl_processor_count(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? -errno : CPU_COUNT(&set);
+}
+
 uint64_t cl_tsc(void) { return __rdtsc(); }
 
 void cl_sleep(int64_t ns) {

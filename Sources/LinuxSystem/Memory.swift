@@ -11,6 +11,11 @@ package struct MemoryDescriptor: ~Copyable, Sendable {
 
     package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
 
+    /// memfd flags. RAM stays executable: a memfd without that right comes back write-protected from a kernel live update.
+    package static let executable: UInt32 = CL_MFD_EXEC
+    package static let huge2MiB: UInt32 = 4 | 21 << 26
+    package static let huge1GiB: UInt32 = 4 | 30 << 26
+
     /// Creates `size` bytes. `flags` adds memfd flags such as `MFD_HUGETLB` with its size.
     package init(name: String, size: Int, flags: UInt32 = 0) throws(Errno) {
         // SAFETY: the name is NUL-terminated for the duration of the call.
@@ -48,6 +53,13 @@ package struct MemoryDescriptor: ~Copyable, Sendable {
         }
         try copy.sealContent()
         return copy
+    }
+}
+
+extension OwnedDescriptor {
+    /// Gives back every page of a memfd: it reads as zeros and has the same size.
+    package borrowing func discardContent() throws(Errno) {
+        try check(cl_punch_hole(number, 0, Int64(try size())))
     }
 }
 

@@ -40,6 +40,8 @@ package struct OwnedDescriptor: ~Copyable, Sendable {
         cl_same_file(number, other.number) == 1
     }
 
+    package var isRegularFile: Bool { cl_is_regular_file(number) == 1 }
+
     /// Length of the file in bytes.
     package borrowing func size() throws(Errno) -> Int {
         Int(try check(cl_size(number)))

@@ -138,3 +138,8 @@ package struct SignalDescriptor: ~Copyable, Sendable {
         ProcessSignal(rawValue: cl_signalfd_take(descriptor.number))
     }
 }
+
+extension SystemClock {
+    /// CPUs this process may use.
+    package static var processorCount: Int { Int(max(1, cl_processor_count())) }
+}

@@ -14,6 +14,7 @@
 
 int cl_memfd(const char *name, unsigned flags);             // CLOEXEC and ALLOW_SEALING always on
 int cl_truncate(int fd, int64_t length);
+int cl_punch_hole(int fd, int64_t offset, int64_t length);
 int cl_add_seals(int fd, int seals);
 int cl_get_seals(int fd);
 int cl_map(int fd, int64_t offset, size_t length, int writable, void **address);

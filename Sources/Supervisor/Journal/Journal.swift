@@ -1,4 +1,4 @@
-package import Control
+internal import Control
 internal import FoundationEssentials
 internal import LinuxSystem
 internal import Synchronization

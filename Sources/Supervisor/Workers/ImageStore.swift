@@ -1,8 +1,8 @@
-internal import Control
+package import Control
 internal import Crypto
 internal import FoundationEssentials
-package import Keeper
-package import LinuxSystem
+internal import Keeper
+internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
 

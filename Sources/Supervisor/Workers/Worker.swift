@@ -1,5 +1,5 @@
 package import Channel
-package import Handover
+internal import Handover
 package import LinuxSystem
 internal import Synchronization
 

@@ -1,0 +1,104 @@
+internal import Control
+internal import Handover
+internal import LinuxSystem
+
+extension HandoverRun {
+    /// Who can run after `trouble`? The commit word says; this acts on it until exactly one party runs, or none can.
+    func resolve(_ trouble: Trouble) -> HandoverEnd {
+        tell(trouble.step, .failed, trouble.reason)
+        guard let word = CommitWord(rawValue: resources.commitWord.load()) else {
+            return .lost(reason: "\(trouble.reason); the commit word is damaged")
+        }
+        switch (word.state, word.generation) {
+        case (.running, outgoing.generation), (.frozen, outgoing.generation):
+            return outgoing.ended == nil ? abort(trouble) : goOnWithoutOutgoing(trouble)
+        case (.committed, _):
+            return replaceIncoming(trouble)
+        case (.running, let generation):
+            // It won the word, so it may have run: its state is its own, and the checkpoint is old.
+            guard let incoming, incoming.generation == generation, incoming.ended == nil, confirmRunning(incoming) else {
+                discardIncoming()
+                return .lost(reason: trouble.reason)
+            }
+            return .committed(worker: incoming, note: nil)
+        case (.frozen, _):
+            return .lost(reason: "\(trouble.reason); the commit word says \(word)")
+        }
+    }
+
+    /// Before commit, the outgoing worker alive: it runs on.
+    private func abort(_ trouble: Trouble) -> HandoverEnd {
+        discardIncoming()
+        guard settled else { return .aborted(step: trouble.step, reason: trouble.reason) }
+        // If somebody stopped the process it is continued first: the freeze it may be in ends by the same order.
+        outgoing.continueAfterStop()
+        do {
+            let report = try outgoing.order(.resume, within: host.configuration.answerDeadline)
+            guard case .resumed = report else { throw WorkerFailure.misbehaved("it answered resume with report \(report.kind)") }
+            return .aborted(step: trouble.step, reason: trouble.reason)
+        } catch {
+            if outgoing.ended != nil { return goOnWithoutOutgoing(trouble) }
+            outgoing.kill(within: .seconds(10))
+            return .lost(reason: "\(trouble.reason); then the outgoing worker did not run on: \(error)")
+        }
+    }
+
+    /// The outgoing worker is dead before commit. Its checkpoint, if it finished one, is all there is.
+    private func goOnWithoutOutgoing(_ trouble: Trouble) -> HandoverEnd {
+        let frozen = CommitWord(.frozen, outgoing.generation)
+        guard resources.commitWord.load() == frozen.rawValue else {
+            discardIncoming()
+            return .lost(reason: "\(trouble.reason); its vCPU state died with it")
+        }
+        let (won, _) = resources.commitWord.exchange(
+            expected: frozen.rawValue, desired: CommitWord(.committed, outgoing.generation + 1).rawValue)
+        guard won else { return .lost(reason: "\(trouble.reason); the commit word changed under a dead worker") }
+        if let incoming, incoming.ended == nil, trouble.side != .incoming {
+            do throws(Trouble) {
+                try load(incoming)
+                try grant(incoming)
+                return .committed(worker: incoming, note: "the outgoing worker died after it had saved; its checkpoint was taken forward")
+            } catch {
+                return replaceIncoming(error)
+            }
+        }
+        return replaceIncoming(trouble)
+    }
+
+    /// Committed, and the incoming worker has not run: another takes the same checkpoint, the previous image first.
+    private func replaceIncoming(_ trouble: Trouble) -> HandoverEnd {
+        var reason = trouble.reason
+        for candidate in [outgoing.image, image] {
+            if let failed = incoming {
+                failed.kill(within: .seconds(10))
+                discardIncoming()
+                // Only a worker that certainly never ran may be replaced.
+                guard failed.ended != nil else { return .lost(reason: "\(reason); the worker cannot be fenced: fence pending") }
+            }
+            guard let word = CommitWord(rawValue: resources.commitWord.load()), word.state == .committed else {
+                return .lost(reason: "\(reason); it had begun to run")
+            }
+            let next = word.generation + 1
+            let (won, _) = resources.commitWord.exchange(expected: word.rawValue, desired: CommitWord(.committed, next).rawValue)
+            guard won else { return .lost(reason: reason) }
+            do throws(Trouble) {
+                let worker = try prepare(generation: next, image: candidate)
+                try load(worker)
+                try grant(worker)
+                let note = candidate.isSame(as: image) ? nil : "\(reason); \(candidate.description.version) took the checkpoint instead"
+                return .committed(worker: worker, note: note)
+            } catch {
+                reason += "; \(error.reason)"
+            }
+        }
+        discardIncoming()
+        return .lost(reason: reason)
+    }
+
+    private func confirmRunning(_ worker: Worker) -> Bool {
+        worker.continueAfterStop()
+        guard case .location(.running)? = try? worker.order(.locate, within: host.configuration.answerDeadline) else { return false }
+        times.end(.running)
+        return true
+    }
+}

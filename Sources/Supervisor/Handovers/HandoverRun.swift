@@ -1,0 +1,306 @@
+internal import Channel
+internal import Control
+internal import Handover
+internal import Keeper
+internal import LinuxSystem
+internal import SystemPackage
+
+/// How a handover ended, with whoever runs the machine now.
+enum HandoverEnd {
+    /// Nothing was touched.
+    case refused([String])
+    /// The outgoing worker runs on.
+    case aborted(step: Handover.Step, reason: String)
+    /// `worker` runs the machine. `note`: it is not the image that was asked for, and why.
+    case committed(worker: Worker, note: String?)
+    /// Nobody runs the machine: its vCPU state is gone.
+    case lost(reason: String)
+}
+
+/// Something went wrong at a step, on one side.
+struct Trouble: Error {
+    enum Side { case outgoing, incoming, supervisor }
+    let step: Handover.Step
+    let side: Side
+    let failure: WorkerFailure
+
+    var reason: String {
+        switch side {
+        case .outgoing: "outgoing worker, \(step.rawValue): \(failure)"
+        case .incoming: "incoming worker, \(step.rawValue): \(failure)"
+        case .supervisor: "\(step.rawValue): \(failure)"
+        }
+    }
+}
+
+/// One handover in transfer mode, from preflight to running: the only code that orders two workers of one machine.
+///
+///     operator   batond             outgoing g            incoming g+1        commit word
+///        │ upgrade │                    │                                     running(g)
+///        │────────>│── exportBlueprint ─>│
+///        │         │── spawn, lend, prepare ────────────────>│
+///        │         │── settle ─────────>│
+///        │         │── save ───────────>│ stop, write                         frozen(g)
+///        │         │── load ────────────────────────────────>│ verify, restore
+///        │         │  commit                                                  committed(g+1)
+///        │         │── SIGSTOP ────────>│
+///        │         │── grant ───────────────────────────────>│ run            running(g+1)
+///
+/// Runs on the machine's own thread. Any ``Trouble`` goes to `resolve`, which looks at the commit word to see who can run.
+final class HandoverRun {
+    let host: Host
+    let resources: MachineResources
+    let spec: MachineSpec
+    let slot: Int
+    let outgoing: Worker
+    let image: WorkerImage
+    /// Readable when the operator asks for the end of this handover.
+    let abort: CInt
+    var times = StepTimes()
+    var incoming: Worker?
+    var blueprint: [UInt8] = []
+    var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
+    var settled = false
+    /// Incoming workers that failed and are to be reaped.
+    private(set) var discarded: [Worker] = []
+    private let progress: (Control.Step) -> Void
+
+    init(
+        host: Host, resources: MachineResources, spec: MachineSpec, slot: Int, outgoing: Worker, image: WorkerImage, abort: CInt,
+        progress: @escaping (Control.Step) -> Void
+    ) {
+        self.host = host
+        self.resources = resources
+        self.spec = spec
+        self.slot = slot
+        self.outgoing = outgoing
+        self.image = image
+        self.abort = abort
+        self.progress = progress
+    }
+
+    var budget: Duration { .nanoseconds(spec.upgrade.blackoutBudgetNanoseconds) }
+    private var answer: Duration { host.configuration.answerDeadline }
+
+    func run() -> HandoverEnd {
+        let agreement = SectionAgreement(
+            outgoing: outgoing.image.sections, incoming: image.sections, outgoingVersion: outgoing.image.description.version,
+            incomingVersion: image.description.version)
+        var refusals = agreement.refusals
+        if !image.description.models.contains("baton-1") {
+            refusals.append("model baton-1: \(image.description.version) implements \(image.description.models.joined(separator: ", "))")
+        }
+        guard refusals.isEmpty else { return .refused(refusals) }
+        do throws(Trouble) {
+            try preflight(agreement)
+            let worker = try prepare(generation: outgoing.generation + 1, image: image)
+            try settle()
+            guard host.admission.enter(within: answer) else {
+                throw Trouble(step: .settle, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
+            }
+            defer { host.admission.leave() }
+            try stopAndSave()
+            try load(worker)
+            try commit(to: worker)
+            try grant(worker)
+            return .committed(worker: worker, note: nil)
+        } catch {
+            return resolve(error)
+        }
+    }
+
+    // MARK: While the guest runs
+
+    private func preflight(_ agreement: SectionAgreement) throws(Trouble) {
+        try step(.preflight, "formats agree (\(agreement.versions.map { "\($0.name) \($0.version)" }.joined(separator: ", ")))") { () throws(Trouble) in
+            let report = try ask(outgoing, .exportBlueprint(versions: agreement.versions), .preflight, within: answer)
+            guard case .blueprint(let bytes) = report else { throw unexpected(report, .preflight, .outgoing) }
+            blueprint = bytes
+        }
+    }
+
+    /// Starts a worker of `image` and has it build the machine beside the running one.
+    func prepare(generation: UInt32, image: WorkerImage) throws(Trouble) -> Worker {
+        let worker = try step(.spawn, nil) { () throws(Trouble) in
+            do { return try WorkerLauncher(host: host, spec: spec, slot: slot).launch(image, generation: generation) } catch {
+                throw Trouble(step: .spawn, side: .supervisor, failure: .failed("\(error)"))
+            }
+        }
+        incoming = worker
+        try step(.hello, nil) { () throws(Trouble) in try greet(worker) }
+        try step(.lend, nil) { () throws(Trouble) in
+            let checkpointFile = try checkpointFile(for: worker)
+            try lend(resources.lease(checkpoint: checkpointFile), to: worker)
+        }
+        let limit = host.configuration.prepareDeadline + .seconds(spec.memory.sizeBytes >> 30)
+        times.begin(.map)
+        host.hook(.map)
+        let report = try ask(worker, .prepare(blueprint: blueprint), .build, within: limit)
+        guard case .prepared(let populated) = report else { throw unexpected(report, .build, .incoming) }
+        times.end(.prepared)
+        tell(.prepared, .end, "\(populated >> 20) MiB of guest memory populated (guest running)")
+        host.hook(.prepared)
+        return worker
+    }
+
+    private func greet(_ worker: Worker) throws(Trouble) {
+        let report = try waitHello(worker)
+        guard case .hello(let identity) = report else { throw unexpected(report, .hello, .incoming) }
+        let described = worker.image.description
+        if identity.version != described.version || identity.protocolVersion != Envelope.protocolVersion
+            || identity.sections != worker.image.sections
+        {
+            throw Trouble(
+                step: .hello, side: .incoming,
+                failure: .misbehaved(
+                    "it says it is \(identity.version) speaking protocol \(identity.protocolVersion), which is not what its image describes "
+                        + "(\(described.version), protocol \(Envelope.protocolVersion))"))
+        }
+    }
+
+    private func waitHello(_ worker: Worker) throws(Trouble) -> Report {
+        do { return try worker.report(to: 0, within: answer, abort: abort) } catch {
+            throw Trouble(step: .hello, side: .incoming, failure: error)
+        }
+    }
+
+    private func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], to worker: Worker) throws(Trouble) {
+        let order = Order.lend(entries: lease.map(\.entry), total: UInt32(lease.count))
+        let report = try ask(worker, order, descriptors: lease.map(\.descriptor), .lend, within: answer)
+        guard report == .lent(held: UInt32(lease.count)) else { throw unexpected(report, .lend, .incoming) }
+    }
+
+    private func settle() throws(Trouble) {
+        settled = true  // from the order on: what it began must be undone by an abort
+        try step(.settle, "back ends drained (guest running)") { () throws(Trouble) in
+            let report = try ask(outgoing, .settle, .settle, within: answer)
+            guard report == .settled else { throw unexpected(report, .settle, .outgoing) }
+        }
+    }
+
+    // MARK: Blackout
+
+    private func stopAndSave() throws(Trouble) {
+        host.hook(.park)
+        host.hook(.save)
+        times.begin(.park)
+        let order = Order.save(freezeNanoseconds: UInt64(max(1, budget.nanoseconds)))
+        let report = try ask(outgoing, order, .save, within: budget)
+        guard case .saved(let length, let digest, let parkBegan, let parked, let saved) = report else { throw unexpected(report, .save, .outgoing) }
+        times.begin(.park, at: parkBegan)
+        times.end(.park, at: parked)
+        times.begin(.save, at: parked)
+        times.end(.save, at: saved)
+        times.end(.saved)
+        checkpoint = (length, digest)
+        host.hook(.saved)
+    }
+
+    func load(_ worker: Worker) throws(Trouble) {
+        host.hook(.load)
+        let report = try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
+        guard case .loaded(let began, let loaded) = report else { throw unexpected(report, .load, .incoming) }
+        times.begin(.load, at: began)
+        times.end(.load, at: loaded)
+        times.end(.loaded)
+        host.hook(.loaded)
+    }
+
+    /// The commit point: from here on only the incoming generation may run.
+    private func commit(to worker: Worker) throws(Trouble) {
+        times.begin(.commit)
+        host.hook(.commit)
+        let frozen = CommitWord(.frozen, outgoing.generation)
+        let (won, found) = resources.commitWord.exchange(
+            expected: frozen.rawValue, desired: CommitWord(.committed, worker.generation).rawValue)
+        times.end(.commit)
+        if !won {
+            let says = CommitWord(rawValue: found)?.description ?? "0x" + String(found, radix: 16)
+            throw Trouble(
+                step: .commit, side: .outgoing,
+                failure: .failed("it ended its freeze at the blackout budget of \(budget.milliseconds) ms; the commit word says \(says)"))
+        }
+        times.begin(.fence)
+        outgoing.stop()
+        times.end(.fence)
+    }
+
+    func grant(_ worker: Worker) throws(Trouble) {
+        host.hook(.fence)
+        host.hook(.grant)
+        times.begin(.grant)
+        let report = try ask(worker, .grant, .grant, within: answer, abortable: false)
+        guard case .running(let granted, let firstRun) = report else { throw unexpected(report, .grant, .incoming) }
+        times.end(.grant, at: granted)
+        times.begin(.running, at: granted)
+        times.end(.running, at: firstRun)
+        host.hook(.running)
+    }
+
+    // MARK: Small things
+
+    /// Times a step in which the guest runs, and tells who follows.
+    private func step<Value>(_ name: Handover.Step, _ detail: String?, _ body: () throws(Trouble) -> Value) throws(Trouble) -> Value {
+        times.begin(name)
+        tell(name, .begin, nil)
+        host.hook(name)
+        let value = try body()
+        times.end(name)
+        tell(name, .end, detail)
+        return value
+    }
+
+    func tell(_ step: Handover.Step, _ state: Control.Step.State, _ detail: String?) {
+        guard let phase = Phase(rawValue: step.rawValue) else { return }
+        let time = state == .begin ? SystemClock.monotonic() - times.began : times.duration(step)
+        progress(Control.Step(machine: spec.name, phase: phase, state: state, nanoseconds: Int(time), detail: detail))
+    }
+
+    /// Tells of the steps of the blackout, after it.
+    func tellBlackout() {
+        for step in [Handover.Step.park, .save, .saved, .load, .loaded, .commit, .fence, .grant, .running] where times.ending(of: step) != nil {
+            tell(step, .end, step == .saved ? "\(checkpoint.length) bytes" : nil)
+        }
+    }
+
+    func ask(
+        _ worker: Worker, _ order: Order, descriptors: [SharedDescriptor] = [], _ step: Handover.Step, within limit: Duration, abortable: Bool = true
+    ) throws(Trouble) -> Report {
+        do {
+            return try worker.order(order, descriptors: descriptors, within: limit, abort: abortable ? abort : nil)
+        } catch {
+            let side: Trouble.Side = error == .abortRequested ? .supervisor : worker === outgoing ? .outgoing : .incoming
+            throw Trouble(step: step, side: side, failure: error)
+        }
+    }
+
+    func unexpected(_ report: Report, _ step: Handover.Step, _ side: Trouble.Side) -> Trouble {
+        Trouble(step: step, side: side, failure: .misbehaved("it answered with report \(report.kind), which does not belong there"))
+    }
+
+    /// The memfd the checkpoint travels in, the same for every worker of this handover.
+    private func checkpointFile(for worker: Worker) throws(Trouble) -> SharedDescriptor {
+        if let sharedCheckpoint { return sharedCheckpoint }
+        do {
+            let size = (1 << 20) + spec.vcpus * (64 << 10)
+            let file = try MachineResources.sizedMemory(name: "checkpoint", size: size)
+            try host.custody.put(CustodyKey(machine: spec.name, name: "checkpoint", generation: outgoing.generation), file)
+            try lend([(ManifestEntry(name: "checkpoint", kind: .checkpoint), file)], to: outgoing)
+            sharedCheckpoint = file
+            return file
+        } catch let error as Trouble {
+            throw error
+        } catch {
+            throw Trouble(step: .lend, side: .supervisor, failure: .failed("checkpoint memory: \(error)"))
+        }
+    }
+    private var sharedCheckpoint: SharedDescriptor?
+
+    /// Gives up an incoming worker: it is killed, and reaped by whoever takes ``discarded``.
+    func discardIncoming() {
+        guard let worker = incoming else { return }
+        try? worker.process.send(.kill)
+        discarded.append(worker)
+        incoming = nil
+    }
+}

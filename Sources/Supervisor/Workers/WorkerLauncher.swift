@@ -1,0 +1,55 @@
+internal import Channel
+internal import Control
+internal import Handover
+internal import Keeper
+internal import LinuxSystem
+
+/// Starts worker processes: pidfd and session into custody before the first order.
+struct WorkerLauncher {
+    let host: Host
+    let spec: MachineSpec
+    let slot: Int
+
+    func launch(_ image: WorkerImage, generation: UInt32) throws -> Worker {
+        let pair = try UnixSocket.sequencedPair()
+        let workerEnd = pair.far
+        let channel = WorkerChannel(pair.takeNear())
+        let log = SharedDescriptor(try OwnedDescriptor.open("\(host.directory(of: spec.name))/worker.log", .append))
+        let null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", .readWrite))
+        var request = SpawnRequest(
+            arguments: ["baton-vmm", "--session", "3", "--machine", spec.name, "--generation", "\(generation)"],
+            descriptors: [null, log, log, workerEnd])
+        host.users.restrict(&request, slot: slot, generation: generation)
+        request.openFiles = 4096
+        if host.users.base != nil { request.memoryLock = spec.memory.sizeBytes + (64 << 20) }
+        let child = try request.spawn(executing: image.file.descriptor)
+        let worker = Worker(generation: generation, image: image, pid: child.pid, process: child.takeProcess(), channel: channel)
+        do {
+            try deposit(worker)
+        } catch {
+            worker.kill(within: .seconds(5))
+            throw error
+        }
+        return worker
+    }
+
+    private func deposit(_ worker: Worker) throws {
+        forget(generation: worker.generation)  // what an aborted attempt of the same generation left
+        try host.custody.put(Self.key(spec.name, .process, worker.generation), SharedDescriptor(try worker.process.descriptor.duplicate()))
+        try host.custody.put(Self.key(spec.name, .session, worker.generation), SharedDescriptor(try worker.channel.duplicateSocket()))
+    }
+
+    /// Takes a worker that is gone out of custody.
+    func forget(generation: UInt32) {
+        for part in Part.allCases { try? host.custody.drop(Self.key(spec.name, part, generation)) }
+    }
+
+    enum Part: String, CaseIterable {
+        case process = "pidfd"
+        case session
+    }
+
+    static func key(_ machine: String, _ part: Part, _ generation: UInt32) -> CustodyKey {
+        CustodyKey(machine: machine, name: part.rawValue, generation: generation)
+    }
+}
