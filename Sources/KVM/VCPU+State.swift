@@ -126,6 +126,14 @@ extension VCPU {
         return CPUIDTable(buffer)
     }
 
+    /// KVM_X86_SETUP_MCE: how many machine-check banks the vCPU has. Before its MSRs are looked at.
+    package func setMachineCheckBanks(_ count: Int) throws(Errno) {
+        let buffer = KernelBuffer(count: 8)
+        buffer.store(UInt64(count) | 1 << 8, at: 0)  // MCG_CTL_P
+        // SAFETY: the argument is eight bytes.
+        try check(unsafe cl_kvm_call_with(descriptor.number, CL_KVM_X86_SETUP_MCE, buffer.pointer))
+    }
+
     /// What is added to the host's TSC (KVM_VCPU_TSC_OFFSET). `ENXIO` where the kernel has no such attribute.
     package func tscOffset() throws(Errno) -> UInt64 {
         var value: UInt64 = 0

@@ -6,6 +6,6 @@ package struct VMMError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Runs `body` and says what it was doing if it throws.
-func doing<Result, Failure: Error>(_ what: @autoclosure () -> String, _ body: () throws(Failure) -> Result) throws(VMMError) -> Result {
+func doing<Result: ~Copyable, Failure: Error>(_ what: @autoclosure () -> String, _ body: () throws(Failure) -> Result) throws(VMMError) -> Result {
     do { return try body() } catch { throw VMMError("\(what()): \(error)") }
 }

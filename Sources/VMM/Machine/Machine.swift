@@ -1,0 +1,146 @@
+internal import GuestMemory
+internal import KVM
+internal import LinuxSystem
+internal import Synchronization
+internal import SystemPackage
+
+/// One machine in this process: its VM, RAM, devices and vCPU threads. Built stopped; run, parked, saved and restored by its session.
+final class Machine: Sendable {
+    let blueprint: Blueprint
+    let fingerprint: Fingerprint
+    let vm: VirtualMachine
+    let memory: GuestMemory
+    let devices: DeviceSet
+    let stateIO: [VCPUStateIO]
+    let tscKHz: UInt32
+    private let vcpus: [VCPU]
+    private let threadList = Mutex<[VCPUThread]>([])
+    let latch = Latch()
+    /// Readable when the guest has ended.
+    let event: EventDescriptor
+    private let ending = Mutex<GuestEnding?>(nil)
+
+    /// Takes over what ``MachineParts`` has made.
+    init(_ parts: consuming MachineParts, blueprint: Blueprint) throws(VMMError) {
+        self.blueprint = blueprint
+        fingerprint = Fingerprint(blueprint)
+        vm = parts.vm
+        memory = parts.memory
+        vcpus = parts.vcpus
+        devices = parts.devices
+        tscKHz = parts.tscKHz
+        let machineVM = parts.vm
+        stateIO = parts.vcpus.map { VCPUStateIO(vm: machineVM, vcpu: $0, plan: blueprint.msrs) }
+        event = try doing("making an eventfd") { () throws(Errno) in try EventDescriptor() }
+    }
+
+    var threads: [VCPUThread] { threadList.withLock { $0 } }
+
+    /// Starts the vCPUs' threads, parked. From a thread with ordinary scheduling: they inherit it.
+    func startThreads() throws(VMMError) {
+        devices.setEndingHandler { [weak self] in self?.guestEnded($0) }
+        let started = vcpus.enumerated().map { index, vcpu in
+            VCPUThread(
+                vcpu, machine: blueprint.name, affinity: index < blueprint.affinities.count ? blueprint.affinities[index] : [],
+                handler: self, arrivals: latch)
+        }
+        for thread in started {
+            try doing("starting the thread of vCPU \(thread.vcpu.index)") { () throws(Errno) in try thread.start() }
+        }
+        threadList.withLock { $0 = started }
+    }
+
+    /// Ends the vCPUs' threads.
+    func finish() {
+        for thread in threads { thread.finish() }
+    }
+
+    /// Runs devices and vCPUs. CLOCK_MONOTONIC just before the first of them entered the guest.
+    ///
+    /// A guest that has ended stays where it is.
+    @discardableResult
+    func run() -> Int64 {
+        if isEnded { return SystemClock.monotonic() }
+        devices.resume()
+        let threads = threads
+        latch.close(for: threads.count)
+        for thread in threads { thread.run() }
+        _ = latch.wait(timeout: .seconds(1))
+        return threads.map(\.firstRunTime).min() ?? 0
+    }
+
+    var isEnded: Bool { ending.withLock { $0 } != nil }
+
+    /// Parks every vCPU: out of the guest, nothing half done. Dropping the result runs them again.
+    func park(timeout: Duration) throws(VMMError) -> ParkedVCPUs {
+        let threads = threads
+        latch.close(for: threads.count)
+        for thread in threads { thread.park() }
+        guard latch.wait(timeout: timeout) else {
+            let late = threads.filter { $0.state == .running }.map { String($0.vcpu.index) }
+            run()
+            throw VMMError("vCPU \(late.joined(separator: ", ")) did not leave the guest within \(timeout)")
+        }
+        devices.quiesce()
+        return ParkedVCPUs(self)
+    }
+
+    /// How many vCPU threads answer a kick in time.
+    func countAlive(within timeout: Duration) -> Int {
+        threads.count { $0.isAlive(within: timeout) }
+    }
+
+    /// Does something on every vCPU's thread at once and waits for all. The vCPUs are parked.
+    func onEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
+        let threads = threads
+        let failure = FailureBox()
+        latch.close(for: threads.count)
+        for (index, thread) in threads.enumerated() {
+            thread.perform { _ in
+                do throws(VMMError) { try body(thread, index) } catch { failure.set(error) }
+            }
+        }
+        guard latch.wait(timeout: .seconds(5)) else { throw VMMError("a vCPU's thread did not finish its work") }
+        if let error = failure.value { throw error }
+    }
+
+    /// What ended the guest, for good. The vCPU that met it has parked itself.
+    var guestEnding: GuestEnding? { ending.withLock { $0 } }
+
+    /// An ending that came with the checkpoint.
+    func carryEnding(_ carried: GuestEnding) {
+        ending.withLock { $0 = carried }
+        event.signal()
+    }
+}
+
+extension Machine: ExitHandler {
+    func handle(_ access: PortAccess, of vcpu: VCPU) { devices.handle(access, of: vcpu) }
+    func handle(_ access: MemoryAccess, of vcpu: VCPU) { devices.handle(access, of: vcpu) }
+
+    /// The first ending counts.
+    func guestEnded(_ newEnding: GuestEnding) {
+        ending.withLock { if $0 == nil { $0 = newEnding } }
+        event.signal()
+    }
+}
+
+/// The first of several failures on several threads.
+private final class FailureBox: Sendable {
+    private let first = Mutex<VMMError?>(nil)
+    func set(_ error: VMMError) { first.withLock { if $0 == nil { $0 = error } } }
+    var value: VMMError? { first.withLock { $0 } }
+}
+
+/// Every vCPU of a machine out of the guest. Dropping it runs them again; keeping them stopped is the explicit act.
+struct ParkedVCPUs: ~Copyable {
+    private let machine: Machine
+    private var staysParked = false
+
+    fileprivate init(_ machine: Machine) { self.machine = machine }
+
+    deinit { if !staysParked { machine.run() } }
+
+    /// They stay parked; whoever calls this runs them again, if ever, with ``Machine/run()``.
+    consuming func keepParked() { staysParked = true }
+}

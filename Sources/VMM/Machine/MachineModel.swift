@@ -1,0 +1,13 @@
+/// The guest-visible machine `baton-1`: what it is made of never changes; anything new for guests is a new model.
+package enum MachineModel {
+    package static let name = "baton-1"
+    package static let maximumVCPUs = 64
+    package static let maximumMemory: UInt64 = 4 << 40
+
+    /// Ports and interrupt lines in words that belong to the fingerprint.
+    static let devices = "pic 20-21 a0-a1; ioapic fec00000; pit 40-43 61 irq0; serial 3f8-3ff irq4; power 604"
+
+    /// Pages in the hole below 4 GiB that KVM needs on Intel processors; never shown to a guest as RAM.
+    static let taskStatePages: UInt64 = 0xFFFB_D000
+    static let identityMapPage: UInt64 = 0xFFFB_C000
+}

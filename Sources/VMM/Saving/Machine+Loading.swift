@@ -1,0 +1,73 @@
+internal import Checkpoint
+internal import Handover
+internal import KVM
+internal import LinuxSystem
+internal import SystemPackage
+internal import Wire
+
+/// A checkpoint of a machine, verified and decoded whole before anything of it is used.
+struct DecodedCheckpoint: Sendable {
+    let machine: MachineState
+    let vcpus: [VCPUState]
+    let clock: ClockState
+    let chips: [[UInt8]]
+    let devices: DeviceSet.Decoded
+
+    /// - Parameter bytes: a private copy; the writer can still change the original.
+    init(_ bytes: [UInt8], blueprint: Blueprint, writtenBy generation: UInt32, image: WorkerImage) throws(CheckpointError) {
+        let ranges = image.sections.map { Checkpoint.SectionRange($0.name, writes: $0.writes, reads: $0.reads) }
+        let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
+        let reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
+        machine = try reader.decode(MachineSections.machine) { reader, _ throws(WireError) in try MachineState(from: &reader) }
+        var vcpus: [VCPUState] = []
+        for index in 0..<blueprint.vcpus {
+            vcpus.append(
+                try reader.decode(MachineSections.cpu, instance: UInt32(index)) { reader, _ throws(WireError) in
+                    try VCPUState(from: &reader)
+                })
+        }
+        self.vcpus = vcpus
+        clock = try reader.decode(MachineSections.clock) { reader, _ throws(WireError) in try ClockState(from: &reader) }
+        chips = try reader.decode(MachineSections.interruptControllers) { reader, _ throws(WireError) in
+            var chips: [[UInt8]] = []
+            for _ in InterruptChip.allCases {
+                let start = reader.offset
+                let chip = try reader.blob(limit: VirtualMachine.interruptChipSize)
+                if chip.count != VirtualMachine.interruptChipSize {
+                    throw .invalid(offset: start, field: "the length of an interrupt controller's state", value: UInt64(chip.count))
+                }
+                chips.append(chip)
+            }
+            return chips
+        }
+        devices = try DeviceSet.decode(reader)
+    }
+}
+
+extension Machine {
+    /// Puts the saved state into this machine, which has never run. It stays stopped.
+    func restore(_ saved: DecodedCheckpoint) throws(VMMError) {
+        if saved.machine.fingerprint != fingerprint.bytes {
+            throw VMMError("the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
+        }
+        try onEveryVCPU { thread, index throws(VMMError) in
+            try self.stateIO[index].restore(saved.vcpus[index], to: thread.vcpu)
+        }
+        let buffer = KernelBuffer(count: VirtualMachine.interruptChipSize)
+        for (chip, bytes) in zip(InterruptChip.allCases, saved.chips) {
+            buffer.assign(bytes)
+            try doing("restoring the interrupt controllers") { () throws(Errno) in try vm.write(chip, from: buffer) }
+        }
+        try saved.clock.restore(to: vm)
+        try devices.restore(saved.devices)
+        switch saved.machine.ending {
+        case .none: break
+        case .powerOff: carryEnding(.powerOff)
+        case .reset: carryEnding(.reset)
+        }
+    }
+
+    private func text(_ bytes: [UInt8]) -> String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+}

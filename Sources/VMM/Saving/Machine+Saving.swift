@@ -1,0 +1,91 @@
+internal import Checkpoint
+internal import Handover
+internal import KVM
+internal import LinuxSystem
+internal import Synchronization
+internal import SystemPackage
+internal import Wire
+
+/// The versions at which the sections of a machine's checkpoint are written: what the reader understands.
+struct PromisedVersions: Sendable, Equatable {
+    private let versions: [String: UInt16]
+
+    /// Checks that every section the image writes has a version that it can write.
+    init(_ promised: [SectionVersion], image: WorkerImage) throws(VMMError) {
+        var versions: [String: UInt16] = [:]
+        for section in promised { versions[section.name] = section.version }
+        for range in image.sections {
+            guard let version = versions[range.name] else { throw VMMError("no version was promised for section \(range.name)") }
+            if !range.writes.contains(version) { throw VMMError("section \(range.name) cannot be written at version \(version) here") }
+        }
+        self.versions = versions
+    }
+
+    /// What an image writes when it writes for itself.
+    init(newestOf image: WorkerImage) {
+        versions = Dictionary(image.sections.map { ($0.name, $0.writes.upperBound) }, uniquingKeysWith: max)
+    }
+
+    subscript(name: String) -> UInt16 { versions[name] ?? 1 }
+}
+
+/// Room for a checkpoint and its vCPU sections, set aside while the guest runs.
+final class SavingRoom: @unchecked Sendable {
+    // `writer` belongs to the session's thread; `sections[i]` to vCPU i's thread until the latch opens, then to the session's.
+    var writer = CheckpointWriter(capacity: 256 << 10)
+    let sections: [Mutexed]
+
+    final class Mutexed: Sendable {
+        let section = Mutex<EncodedSection?>(nil)
+    }
+
+    init(vcpus: Int) { sections = (0..<vcpus).map { _ in Mutexed() } }
+}
+
+extension Machine {
+    /// Writes the whole machine but its RAM. The vCPUs are parked and the devices quiet.
+    func save(
+        into room: SavingRoom, writer version: String, generation: UInt32, versions: PromisedVersions, isPaused: Bool
+    ) throws(VMMError) -> [UInt8] {
+        let cpuVersion = versions[MachineSections.cpu]
+        try onEveryVCPU { thread, index throws(VMMError) in
+            let state = try self.stateIO[index].save(thread.vcpu) { thread.quiesce() }
+            var content = WireWriter(capacity: 16 << 10)
+            state.encode(to: &content)
+            let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: cpuVersion, content: content.bytes)
+            room.sections[index].section.withLock { $0 = section }
+        }
+        let clock = try ClockState.save(vm, tscKHz: tscKHz)
+        let chips = try saveInterruptControllers()
+        room.writer.begin(writer: version, machine: blueprint.machineID, generation: UInt64(generation))
+        room.writer.section(MachineSections.machine, version: versions[MachineSections.machine]) { state(isPaused).encode(to: &$0) }
+        for slot in room.sections { slot.section.withLock { if let section = $0 { room.writer.append(section) } } }
+        room.writer.section(MachineSections.clock, version: versions[MachineSections.clock]) { clock.encode(to: &$0) }
+        room.writer.section(MachineSections.interruptControllers, version: versions[MachineSections.interruptControllers]) {
+            for chip in chips { $0.blob(chip) }
+        }
+        devices.save(into: &room.writer, versions: versions)
+        return room.writer.finish()
+    }
+
+    private func state(_ isPaused: Bool) -> MachineState {
+        let ending: MachineState.Ending =
+            switch guestEnding {
+            case .powerOff: .powerOff
+            case .reset: .reset
+            case .failure, nil: .none
+            }
+        return MachineState(
+            fingerprint: fingerprint.bytes, vcpus: UInt32(blueprint.vcpus), memory: UInt64(blueprint.memory), isPaused: isPaused, ending: ending)
+    }
+
+    private func saveInterruptControllers() throws(VMMError) -> [[UInt8]] {
+        let buffer = KernelBuffer(count: VirtualMachine.interruptChipSize)
+        var chips: [[UInt8]] = []
+        for chip in InterruptChip.allCases {
+            try doing("reading the interrupt controllers") { () throws(Errno) in try vm.read(chip, into: buffer) }
+            chips.append(buffer.bytes(buffer.count))
+        }
+        return chips
+    }
+}
