@@ -111,7 +111,8 @@ static void park(struct vcpu_record *record)
 
 static void forget(struct ticker *ticker)
 {
-    ticker->lost = ticker->lost_in_stall = ticker->doubled = ticker->late_max = 0;
+    ticker->lost = ticker->lost_in_stall = ticker->lost_late = ticker->doubled = ticker->late_max = ticker->losses = 0;
+    ticker->owed = 0;
 }
 
 static void obey_host(struct vcpu_record *record)
@@ -122,7 +123,7 @@ static void obey_host(struct vcpu_record *record)
     if (request == record->reset_done)
         return;
     interrupts_off();
-    record->gap_max = record->stalls = record->stalled = record->clock_diff_max = record->clock_back_max = 0;
+    record->gap_max = record->clock_diff_max = record->clock_back_max = 0;
     forget(&record->timer);
     if (index_of(record) == 0)
         forget(&machine->pit);
@@ -169,6 +170,8 @@ static _Noreturn void start_vcpu(uint32_t index)
     record->gap_max = 0;
     WRITE_ONCE(record->state, STATE_RUNNING);
     atomic_add(&machine->online, 1);
+    if (index == 0)
+        report_boot(record);
     interrupts_on();
     run(record);
 }

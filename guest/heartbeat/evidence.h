@@ -49,21 +49,32 @@ enum heartbeat_feature {
 
 enum heartbeat_ticker { TICKER_OFF, TICKER_DEADLINE, TICKER_PERIODIC, TICKER_PIT };
 
-/// A timer whose interrupts are counted against the time that passed. Times are in units of the guest's TSC.
+/// A timer whose interrupts are counted against the time that passed. Times are in units of the guest's TSC. A missing tick is counted in
+/// one of three ways, and the host may judge again by the list of losses.
 struct ticker {
-    uint32_t kind;            // 0x00
+    uint32_t kind;            // 0x00 heartbeat_ticker
     uint32_t period_us;       // 0x04
     uint64_t period;          // 0x08
     uint64_t ticks;           // 0x10 interrupts taken since the timer was started
     uint64_t expected;        // 0x18 periods that had passed at the last tick
-    uint64_t lost;            // 0x20 ticks missing although this vCPU ran: somebody's fault
-    uint64_t lost_in_stall;   // 0x28 ticks missing because the vCPU itself was stopped for longer than a period
-    uint64_t doubled;         // 0x30 ticks that came more than half a period too early
-    uint64_t late_max;        // 0x38 largest delay of a tick
-    uint64_t started;         // 0x40 when the timer was started
-    uint64_t due;             // 0x48 when the next tick is due
-    uint64_t last;            // 0x50 when the last tick was taken
-    uint64_t stall;           // 0x58 largest stall of this vCPU since the last tick
+    uint64_t lost;            // 0x20 missing although this vCPU ran and the next tick came in time: somebody's fault
+    uint64_t lost_in_stall;   // 0x28 missing because this vCPU was stopped for about as long
+    uint64_t lost_late;       // 0x30 missing because the timer itself was more than a period late
+    uint64_t doubled;         // 0x38 came more than half a period too early
+    uint64_t late_max;        // 0x40 largest delay of a tick
+    uint64_t started;         // 0x48 when the timer was started
+    uint64_t due;             // 0x50 when the next tick is due
+    uint64_t last;            // 0x58 when the last tick was taken
+    uint64_t stall;           // 0x60 largest stall of this vCPU since the last tick
+    uint64_t losses;          // 0x68 entries ever made in the list below, the latest at index (losses - 1) % 8
+    struct ticker_loss {
+        uint64_t tsc;         // 0x00 when it was noticed
+        uint64_t late;        // 0x08 how late the tick that was taken then came
+        uint64_t stall;       // 0x10 largest stall since the tick before
+        uint64_t missed;      // 0x18 ticks missing
+    } loss[8];                // 0x70
+    uint32_t owed;            // 0x170 of the ticks found missing last, how many may still come: then they were only late
+    uint32_t owed_account;    // 0x174 offset of the counter they were counted in
 };
 
 /// The machine's record, at EVIDENCE_BASE.
@@ -85,12 +96,12 @@ struct machine_record {
     uint64_t wall_sec;        // 0x050 kvmclock's wall clock at boot
     uint64_t wall_nsec;       // 0x058
     uint64_t reserved0[4];    // 0x060
-    struct ticker pit;        // 0x080 taken by vCPU 0
-    uint64_t reserved1[4];    // 0x0e0
     // Words the host writes and the guest only reads.
-    uint32_t park_request;    // 0x100 not 0: every vCPU parks
-    uint32_t reset_request;   // 0x104 changed: every vCPU clears its maxima, stalls and losses
-    uint8_t reserved2[0x2f8];
+    uint32_t park_request;    // 0x080 not 0: every vCPU parks
+    uint32_t reset_request;   // 0x084 changed: every vCPU clears its maxima and losses
+    uint64_t reserved1[15];   // 0x088
+    struct ticker pit;        // 0x100 taken by vCPU 0
+    uint8_t reserved2[0x188];
 };
 
 /// One vCPU's record, at EVIDENCE_BASE + EVIDENCE_RECORD_SIZE * (1 + index). Only that vCPU writes it,
@@ -133,16 +144,16 @@ struct vcpu_record {
     uint64_t damage_expected; // 0x0f8
     uint64_t damage_found;    // 0x100
     uint64_t damage_tsc;      // 0x108
-    uint64_t reserved3[6];    // 0x110
-    struct ticker timer;      // 0x140 the LAPIC timer
-    uint8_t reserved4[0x260];
+    uint64_t reserved3[14];   // 0x110
+    struct ticker timer;      // 0x180 the LAPIC timer
+    uint8_t reserved4[0x108];
 };
 
-_Static_assert(sizeof(struct ticker) == 0x60, "ticker");
+_Static_assert(sizeof(struct ticker) == 0x178, "ticker");
 _Static_assert(sizeof(struct machine_record) == EVIDENCE_RECORD_SIZE, "machine record");
 _Static_assert(sizeof(struct vcpu_record) == EVIDENCE_RECORD_SIZE, "vCPU record");
-_Static_assert(offsetof(struct machine_record, pit) == 0x80, "pit");
-_Static_assert(offsetof(struct machine_record, park_request) == 0x100, "host words");
+_Static_assert(offsetof(struct machine_record, pit) == 0x100, "pit");
+_Static_assert(offsetof(struct machine_record, park_request) == 0x80, "host words");
 _Static_assert(offsetof(struct vcpu_record, beats) == VCPU_BEATS, "beats");
 _Static_assert(offsetof(struct vcpu_record, last_tsc) == VCPU_LAST_TSC, "last_tsc");
 _Static_assert(offsetof(struct vcpu_record, gap_max) == VCPU_GAP_MAX, "gap_max");
@@ -153,6 +164,6 @@ _Static_assert(offsetof(struct vcpu_record, sum) == VCPU_SUM, "sum");
 _Static_assert(offsetof(struct vcpu_record, self) == VCPU_SELF, "self");
 _Static_assert(offsetof(struct vcpu_record, sample_sequence) == 0x80, "sample");
 _Static_assert(offsetof(struct vcpu_record, damage) == 0xe0, "damage");
-_Static_assert(offsetof(struct vcpu_record, timer) == 0x140, "timer");
+_Static_assert(offsetof(struct vcpu_record, timer) == 0x180, "timer");
 #endif
 #endif

@@ -79,6 +79,7 @@ void delay_us(uint64_t us);
 
 // report.c
 void console_start(void);
+void report_boot(const struct vcpu_record *record);
 void report_serve(struct vcpu_record *record);
 void say(const char *text);
 

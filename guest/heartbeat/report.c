@@ -90,14 +90,14 @@ static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 static void report_line(const char *first)
 {
-    uint64_t count = 0, ticks = 0, lost = 0, in_stall = 0, doubled = 0, gap = 0, diff = 0, sum = 0, regs = 0, memory = 0;
+    uint64_t count = 0, ticks = 0, lost = 0, stalled = 0, doubled = 0, gap = 0, diff = 0, sum = 0, regs = 0, memory = 0;
     uint64_t microseconds = nanoseconds(rdtsc()) / 1000;
     for (uint32_t i = 0; i < machine->vcpus; i++) {
         const struct vcpu_record *r = record_of(i);
         count += r->beats;
         ticks += r->timer.ticks;
         lost += r->timer.lost;
-        in_stall += r->timer.lost_in_stall;
+        stalled += r->timer.lost_in_stall + r->timer.lost_late;
         doubled += r->timer.doubled;
         gap = larger(gap, r->gap_max);
         diff = larger(diff, r->clock_diff_max);
@@ -116,11 +116,11 @@ static void report_line(const char *first)
     field(" beats=", count);
     field(" ticks=", ticks);
     field(" lost=", lost);
-    field(" stalled=", in_stall);
+    field(" stalled=", stalled);
     field(" doubled=", doubled);
     field(" pit=", pit->ticks);
     field(" pitlost=", pit->lost);
-    field(" pitstalled=", pit->lost_in_stall);
+    field(" pitstalled=", pit->lost_in_stall + pit->lost_late);
     field(" pitdoubled=", pit->doubled);
     text(" gap=");
     thousandths(gap * 1000 / machine->tsc_khz);
@@ -175,6 +175,17 @@ static _Noreturn void end(uint8_t command, const char *why)
         __asm__ volatile("hlt");
 }
 
+/// Leaves with the first rounds of the main loop.
+void report_boot(const struct vcpu_record *record)
+{
+    uint32_t has = record->features;
+    field("heartbeat boot vcpus=", machine->vcpus);
+    field(" tsc=", machine->tsc_khz);
+    text(has & FEATURE_KVMCLOCK ? "kHz clock=kvmclock" : "kHz clock=none");
+    text(has & FEATURE_TSC_DEADLINE ? " timer=deadline" : " timer=periodic");
+    text(has & FEATURE_AVX ? " vector=avx\n" : has & FEATURE_XSAVE ? " vector=xsave\n" : has & FEATURE_SSE ? " vector=sse\n" : " vector=none\n");
+}
+
 static void report(void)
 {
     uint8_t power = inb(POWER);
@@ -201,6 +212,8 @@ void report_serve(struct vcpu_record *record)
     if (record->last_tsc < next_report)
         return;
     next_report += tsc_from_us(options.report_ms * 1000ull);
+    if (next_report < record->last_tsc)
+        next_report = record->last_tsc;  // after a long stop one line is enough
     report();
 }
 

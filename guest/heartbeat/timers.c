@@ -6,6 +6,8 @@ enum {
     LAPIC = 0xfee00000,
     LAPIC_EOI = 0xb0,
     LAPIC_SPURIOUS = 0xf0,
+    LAPIC_IN_SERVICE = 0x100,
+    LAPIC_REQUESTS = 0x200,
     LAPIC_COMMAND = 0x300,
     LAPIC_DESTINATION = 0x310,
     LAPIC_TIMER = 0x320,
@@ -81,41 +83,74 @@ static void ticker_start(struct ticker *ticker, uint32_t kind, uint64_t period)
     ticker->started = rdtsc();
     ticker->due = ticker->started + period;
     ticker->last = ticker->started;
-    ticker->ticks = ticker->expected = ticker->stall = 0;
+    ticker->ticks = ticker->expected = ticker->stall = ticker->owed = 0;
     WRITE_ONCE(ticker->kind, kind);
 }
 
-/// Accounts for one interrupt.
-static void ticker_tick(struct ticker *ticker, uint64_t now)
+static bool lapic_has(uint32_t registers, uint32_t vector)
 {
-    uint64_t period = ticker->period, half = period / 2, missed = 0;
-    if (now + half < ticker->due) {
+    return lapic_read(registers + vector / 32 * 16) >> vector % 32 & 1;
+}
+
+/// Ticks are missing: whose fault? One that fell victim to a stop of the host is followed by one that comes at any odd time, when the
+/// stop ends. One that was dropped is followed by the next in time.
+static void ticker_missed(struct ticker *ticker, uint64_t now, uint64_t late, uint64_t missed)
+{
+    uint64_t period = ticker->period, *account = &ticker->lost;
+    struct ticker_loss *loss = &ticker->loss[ticker->losses % 8];
+    loss->tsc = now;
+    loss->late = late;
+    loss->stall = ticker->stall;
+    loss->missed = missed;
+    ticker->losses++;
+    if (missed * period <= ticker->stall + period / 2)
+        account = &ticker->lost_in_stall;
+    else if (late % period > period / 16)
+        account = &ticker->lost_late;
+    *account += missed;
+    ticker->owed = (uint32_t)missed;
+    ticker->owed_account = (uint32_t)((uintptr_t)account - (uintptr_t)ticker);
+}
+
+/// More than half a period too early: one that was believed lost a moment ago, or one too many.
+static void ticker_early(struct ticker *ticker)
+{
+    if (ticker->owed) {
+        --*(uint64_t *)((uintptr_t)ticker + ticker->owed_account);
+        ticker->owed--;
+        ticker->ticks++;
+    } else {
         ticker->doubled++;
+    }
+}
+
+/// Accounts for one interrupt.
+static void ticker_tick(struct ticker *ticker, uint32_t vector, uint64_t now)
+{
+    uint64_t period = ticker->period, late = now > ticker->due ? now - ticker->due : 0;
+    if (now + period / 2 < ticker->due) {
+        ticker_early(ticker);
         return;
     }
-    if (now > ticker->due) {
-        uint64_t late = now - ticker->due;
-        if (late > ticker->late_max)
-            ticker->late_max = late;
-        // A deadline stands until it is taken. A periodic timer goes on: of the ticks due meanwhile only one is delivered.
-        if (late >= period && ticker->kind != TICKER_DEADLINE)
-            missed = late / period;
-    } else if (ticker->kind != TICKER_DEADLINE) {
-        ticker->due = now;
+    if (late > ticker->late_max)
+        ticker->late_max = late;
+    if (ticker->kind == TICKER_DEADLINE) {
+        ticker->due += period;  // a deadline stands until its tick is taken: none may be missing, ever
+    } else {
+        uint64_t missed = late / period;
+        if (missed && lapic_has(LAPIC_REQUESTS, vector))
+            missed--;
+        ticker->owed = 0;
+        if (missed)
+            ticker_missed(ticker, now, late, missed);
+        // A periodic timer runs by a clock the hypervisor may slew against the TSC. Its phase is that of the promptest ticks: pulled
+        // back by them, let go by 1/4096.
+        if (!late)
+            ticker->due = now;
+        ticker->due += period * (missed + 1) + (period >> 12);
     }
-    if (missed) {
-        if (missed * period <= ticker->stall + half)
-            ticker->lost_in_stall += missed;
-        else
-            ticker->lost += missed;
-    }
-    // A periodic timer runs by a clock the hypervisor may slew against the TSC. Its phase is that of the promptest ticks: pulled
-    // back by them above, let go here by 1/4096.
-    ticker->due += period * (missed + 1);
-    if (ticker->kind != TICKER_DEADLINE)
-        ticker->due += period >> 12;
     ticker->ticks++;
-    ticker->expected = (now - ticker->started + half) / period;
+    ticker->expected = (now - ticker->started + period / 2) / period;
     ticker->last = now;
     ticker->stall = 0;
 }
@@ -127,7 +162,7 @@ void timer_interrupt(void)
     uint64_t now = note_time(record);
     record->interrupts++;
     if (ticker->kind != TICKER_OFF) {
-        ticker_tick(ticker, now);
+        ticker_tick(ticker, VECTOR_TIMER, now);
         if (ticker->kind == TICKER_DEADLINE)
             wrmsr(MSR_TSC_DEADLINE, ticker->due);
     }
@@ -141,7 +176,7 @@ void pit_interrupt(void)
     uint64_t now = note_time(record);
     record->interrupts++;
     if (machine->pit.kind != TICKER_OFF)
-        ticker_tick(&machine->pit, now);
+        ticker_tick(&machine->pit, VECTOR_PIT, now);
     lapic_write(LAPIC_EOI, 0);
     note_time(record);
 }
@@ -151,7 +186,13 @@ void stray_interrupt(void)
     struct vcpu_record *record = this_record();
     note_time(record);
     record->interrupts++;
-    damage(record, DAMAGE_INTERRUPT, 0, 0, lapic_read(0x170));
+    uint32_t vector = 0;
+    for (uint32_t word = 0; word < 8; word++) {
+        uint32_t bits = lapic_read(LAPIC_IN_SERVICE + 16 * word);
+        if (bits)
+            vector = 32 * word + 31 - (uint32_t)__builtin_clz(bits);
+    }
+    damage(record, DAMAGE_INTERRUPT, vector, 0, 0);
     lapic_write(LAPIC_EOI, 0);
 }
 
@@ -220,33 +261,48 @@ void timers_stop(struct vcpu_record *record)
     interrupts_window();
 }
 
-static bool overdue(const struct ticker *ticker, uint64_t now)
+static struct watch {
+    uint64_t ticks, since;
+} watches[EVIDENCE_MAX_VCPUS + 1];
+
+/// Whether a timer has been mute for long, in time this vCPU was running: a host that is slow to deliver is no crime.
+static bool mute(const struct vcpu_record *record, const struct ticker *ticker, struct watch *watch, uint64_t now)
 {
-    int64_t patience = (int64_t)(4 * ticker->period);
-    return ticker->kind != TICKER_OFF && (int64_t)(now - ticker->last) > patience && (int64_t)(now - ticker->due) > patience;
+    uint64_t running = now - record->stalled, patience = 4 * ticker->period + tsc_from_us(200000);
+    if (ticker->kind == TICKER_OFF || ticker->ticks != watch->ticks || (int64_t)(now - ticker->due) < 0 || !watch->since) {
+        watch->ticks = ticker->ticks;
+        watch->since = running;
+    }
+    return running - watch->since > patience;
 }
 
-/// A tick that is long overdue and not even pending was lost: the timer has died, or its deadline was forgotten.
-static bool silent(struct ticker *ticker, uint64_t now)
+/// A deadline that is neither armed nor pending any more. Interrupts are off, so a tick that came is still in the request register.
+static bool forgotten(const struct ticker *ticker, uint64_t now)
 {
-    if (!overdue(ticker, now))
-        return false;
-    interrupts_window();
-    if (!overdue(ticker, now))
-        return false;
-    ticker->lost++;
-    ticker->due += ticker->period;
-    return true;
+    return ticker->kind == TICKER_DEADLINE && (int64_t)(now - ticker->due) > (int64_t)ticker->period && !rdmsr(MSR_TSC_DEADLINE) &&
+        !lapic_has(LAPIC_REQUESTS, VECTOR_TIMER) && !lapic_has(LAPIC_IN_SERVICE, VECTOR_TIMER);
+}
+
+static void write_off(struct ticker *ticker, uint64_t now)
+{
+    uint64_t missed = (now - ticker->due) / ticker->period;
+    ticker->lost += missed;
+    ticker->due += missed * ticker->period;
 }
 
 /// Sees to it that a timer that fell silent is noticed, and armed again if that is up to the guest.
 void timers_check(struct vcpu_record *record)
 {
+    uint32_t index = index_of(record);
+    struct ticker *ticker = &record->timer;
     interrupts_off();
     uint64_t now = note_time(record);
-    if (silent(&record->timer, now) && record->timer.kind == TICKER_DEADLINE)
-        wrmsr(MSR_TSC_DEADLINE, record->timer.due);
-    if (index_of(record) == 0)
-        silent(&machine->pit, now);
+    if (mute(record, ticker, &watches[index], now) || forgotten(ticker, now)) {
+        write_off(ticker, now);
+        if (ticker->kind == TICKER_DEADLINE)
+            wrmsr(MSR_TSC_DEADLINE, ticker->due);
+    }
+    if (index == 0 && mute(record, &machine->pit, &watches[EVIDENCE_MAX_VCPUS], now))
+        write_off(&machine->pit, now);
     interrupts_on();
 }
