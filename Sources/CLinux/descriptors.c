@@ -5,6 +5,7 @@
 #include <linux/openat2.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -119,4 +120,16 @@ int cl_poll(struct cl_poll *entries, unsigned count, int64_t timeout_ns) {
     struct timespec limit = from_ns(timeout_ns < 0 ? 0 : timeout_ns);
     int n = ppoll((struct pollfd *)entries, count, timeout_ns < 0 ? NULL : &limit, NULL);
     return n < 0 ? -errno : n;
+}
+
+int cl_make_directory(const char *path, unsigned mode) { return mkdir(path, mode) ? -errno : 0; }
+int cl_rename(const char *from, const char *to) { return rename(from, to) ? -errno : 0; }
+int cl_remove(const char *path) { return unlink(path) ? -errno : 0; }
+int cl_exists(const char *path) { return access(path, F_OK) == 0; }
+void cl_random(void *buffer, size_t length) {
+    size_t done = 0;
+    while (done < length) {
+        long n = syscall(SYS_getrandom, (char *)buffer + done, length - done, 0);
+        if (n > 0) done += (size_t)n;
+    }
 }

@@ -131,3 +131,5 @@ uint64_t cl_limit_nofile(void) { return soft_limit(RLIMIT_NOFILE); }
 uint64_t cl_limit_memlock(void) { return soft_limit(RLIMIT_MEMLOCK); }
 const char *cl_environment(const char *name) { return getenv(name); }
 void cl_exit_now(int status) { _exit(status); }
+uint32_t cl_user_id(void) { return geteuid(); }
+int cl_process_id(void) { return getpid(); }

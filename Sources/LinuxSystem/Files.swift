@@ -104,3 +104,41 @@ package func writeToStandardOutput(_ text: String) {
         start += Int(taken)
     }
 }
+
+/// Names in the file system.
+package enum FileSystem {
+    /// Creates a directory and those above it; one that is there already is left as it is.
+    package static func createDirectory(_ path: String, permissions: UInt32 = 0o750) throws(Errno) {
+        var prefix = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            prefix += "/" + part
+            // SAFETY: the path is NUL-terminated for the duration of the call.
+            let result = unsafe prefix.withCString { unsafe cl_make_directory($0, permissions) }
+            if result != -Errno.fileExists.rawValue { try check(result) }
+        }
+    }
+
+    package static func rename(_ path: String, to other: String) throws(Errno) {
+        // SAFETY: both paths are NUL-terminated for the duration of the call.
+        try check(unsafe path.withCString { first in unsafe other.withCString { unsafe cl_rename(first, $0) } })
+    }
+
+    package static func remove(_ path: String) throws(Errno) {
+        // SAFETY: the path is NUL-terminated for the duration of the call.
+        try check(unsafe path.withCString { unsafe cl_remove($0) })
+    }
+
+    package static func exists(_ path: String) -> Bool {
+        // SAFETY: the path is NUL-terminated for the duration of the call.
+        unsafe path.withCString { unsafe cl_exists($0) } == 1
+    }
+
+    /// Random bytes from the kernel.
+    package static func randomBytes(_ count: Int) -> [UInt8] {
+        unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, used in
+            // SAFETY: the shim fills the whole buffer.
+            unsafe cl_random(buffer.baseAddress, count)
+            used = count
+        }
+    }
+}

@@ -201,3 +201,9 @@ package enum ProcessEnvironment {
         unsafe name.withCString { unsafe cl_environment($0).map { unsafe String(cString: $0) } }
     }
 }
+
+extension CurrentProcess {
+    /// The effective user's id.
+    package static var userID: UInt32 { cl_user_id() }
+    package static var id: Int32 { cl_process_id() }
+}

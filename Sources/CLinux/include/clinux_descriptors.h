@@ -27,6 +27,12 @@ int cl_pty_open(void);                                      // /dev/ptmx, unlock
 int cl_timerfd(int clock);
 int cl_timerfd_set(int fd, int64_t first_ns, int64_t interval_ns, int absolute);
 
+int cl_make_directory(const char *path, unsigned mode);
+int cl_rename(const char *from, const char *to);
+int cl_remove(const char *path);
+int cl_exists(const char *path);
+void cl_random(void *buffer, size_t length);                // getrandom, all of it
+
 struct cl_poll { int fd; short events; short revents; };
 #define CL_POLLIN 0x001
 #define CL_POLLOUT 0x004

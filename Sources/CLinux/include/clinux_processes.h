@@ -33,5 +33,7 @@ int cl_set_limit_nofile(uint64_t count);
 uint64_t cl_limit_nofile(void);
 uint64_t cl_limit_memlock(void);
 const char *cl_environment(const char *name);                // getenv
+uint32_t cl_user_id(void);                                   // geteuid
+int cl_process_id(void);                                    // getpid
 void cl_exit_now(int status);                               // _exit
 #endif

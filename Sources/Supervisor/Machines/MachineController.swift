@@ -1,0 +1,202 @@
+internal import Channel
+internal import Control
+internal import Handover
+internal import Keeper
+internal import LinuxSystem
+internal import Synchronization
+
+/// One machine: its thread runs its commands one after another, drives its handovers and watches its worker.
+///
+/// Everything but ``snapshot`` and the mailbox belongs to that thread.
+final class MachineController: @unchecked Sendable {
+    let spec: MachineSpec
+    let machineID: String
+    let slot: Int
+    let host: Host
+    let resources: MachineResources
+    let journal: Journal
+
+    // The machine thread's own.
+    var worker: Worker?
+    var state: MachineState = .starting
+    var poweredOnAt: Int64
+    /// What a rollback goes to.
+    var previousImage: WorkerImage?
+    var history: [HandoverRecord] = []
+    /// Past workers whose end has not been seen yet.
+    var retiring: [Worker] = []
+    var soak: Soak?
+    /// Why the newest state is what it is, for `show`.
+    var remark: String?
+
+    struct Mailbox {
+        var commands: [@Sendable (MachineController) -> Void] = []
+        /// What is being done, and since when (CLOCK_MONOTONIC).
+        var operation: (name: String, since: Int64)?
+        var closed = false
+    }
+    private let mailbox = Mutex(Mailbox())
+    private let wake: EventDescriptor
+    /// Readable while the operator wants the handover under way to end.
+    let abortRequest: EventDescriptor
+    private let published: Mutex<MachineDetails>
+
+    init(
+        spec: MachineSpec, machineID: String, slot: Int, host: Host, resources: MachineResources, journal: Journal, poweredOnAt: Int64
+    ) throws {
+        self.spec = spec
+        self.machineID = machineID
+        self.slot = slot
+        self.host = host
+        self.resources = resources
+        self.journal = journal
+        self.poweredOnAt = poweredOnAt
+        wake = try EventDescriptor()
+        abortRequest = try EventDescriptor()
+        let none = ImageReference(version: "", digest: "")
+        published = Mutex(
+            MachineDetails(
+                machine: Machine(
+                    name: spec.name, state: .starting, vcpus: spec.vcpus, memoryBytes: spec.memory.sizeBytes, image: none, generation: 0,
+                    uptimeNanoseconds: 0), spec: spec, model: "baton-1"))
+    }
+
+    // MARK: Any thread
+
+    /// The machine as of now.
+    var snapshot: MachineDetails {
+        var details = published.withLock { $0 }
+        if let operation = mailbox.withLock({ $0.operation }) {
+            details.operation = .init(
+                name: operation.name, phase: nil, elapsedNanoseconds: Int(SystemClock.monotonic() - operation.since))
+            if operation.name != "stop", details.machine.state == .running { details.machine.state = .upgrading }
+        }
+        if details.machine.state != .stopped, details.machine.state != .crashed {
+            details.machine.uptimeNanoseconds = Int(SystemClock.monotonic() - poweredOnAt)
+        }
+        return details
+    }
+
+    /// Starts the machine's thread; `first` runs on it before anything else.
+    func start(_ first: @escaping @Sendable (MachineController) -> Void) throws {
+        let thread = try SystemThread(name: "m/\(spec.name)") { [self] in
+            first(self)
+            loop()
+        }
+        thread.detach()
+    }
+
+    /// Runs `body` on the machine's thread, if nothing else is being done to the machine.
+    func submit<Value: Sendable>(
+        _ operation: String, _ body: @escaping @Sendable (MachineController, Ticket<Value>) -> Void
+    ) throws(ControlError) -> Ticket<Value> {
+        let ticket = Ticket<Value>()
+        let busy = mailbox.withLock { mailbox -> ControlError? in
+            if mailbox.closed { return .machineNotFound(machine: spec.name) }
+            if let running = mailbox.operation { return .busy(machine: spec.name, operation: running.name) }
+            mailbox.operation = (operation, SystemClock.monotonic())
+            mailbox.commands.append { machine in body(machine, ticket) }
+            return nil
+        }
+        if let busy { throw busy }
+        wake.signal()
+        return ticket
+    }
+
+    /// Asks for the end of the handover under way.
+    func requestAbort() throws(ControlError) {
+        let operation = mailbox.withLock { $0.operation?.name }
+        guard operation == "upgrade" || operation == "rollback" else {
+            throw .refused(machine: spec.name, reasons: ["no handover is under way"])
+        }
+        abortRequest.signal()
+    }
+
+    // MARK: The machine's thread
+
+    private func loop() {
+        while !mailbox.withLock({ $0.closed && $0.commands.isEmpty }) {
+            let command = mailbox.withLock { $0.commands.isEmpty ? nil : $0.commands.removeFirst() }
+            if let command {
+                command(self)
+                mailbox.withLock { $0.operation = nil }
+                abortRequest.take()
+                publish()
+                continue
+            }
+            waitForSomething()
+            reapRetired()
+            watchWorker()
+            watchSoak()
+        }
+    }
+
+    private func waitForSomething() {
+        var poll = Poll([(wake.descriptor.number, .readable)])
+        if let worker {
+            poll.add(worker.channel.number)
+            poll.add(worker.process.descriptor.number)
+        }
+        for past in retiring { poll.add(past.process.descriptor.number) }
+        _ = try? poll.wait(timeout: soak.map { .nanoseconds(max(0, $0.nextEvent - SystemClock.monotonic())) })
+        wake.take()
+    }
+
+    /// Nothing more will be done to this machine: its thread ends.
+    func close() {
+        mailbox.withLock { $0.closed = true }
+        wake.signal()
+    }
+
+    private func watchWorker() {
+        guard let worker else { return }
+        do {
+            for report in try worker.collectUnsolicited() { handle(report) }
+            if let exit = worker.ended { workerLost("the worker \(exit)") }
+        } catch {
+            worker.kill(within: .seconds(10))
+            workerLost("\(error)")
+        }
+    }
+
+    private func handle(_ report: Report) {
+        switch report {
+        case .poweredOff: powerOff("the guest switched itself off")
+        case .resetRequested:
+            host.events.append(.reset, machine: spec.name, generation: worker.map { Int($0.generation) }, detail: "the guest asked for it")
+            restart(with: worker?.image, why: "the guest asked for a reset")
+        case .resumed(overdue: true):
+            host.events.append(
+                .warning, machine: spec.name, generation: worker.map { Int($0.generation) },
+                detail: "the worker ended a freeze by itself at the blackout budget")
+        default: break  // late news of something that is over
+        }
+    }
+
+    /// Puts what everybody may see in its place.
+    func publish() {
+        let details = MachineDetails(
+            machine: Machine(
+                name: spec.name, state: state, vcpus: spec.vcpus, memoryBytes: spec.memory.sizeBytes,
+                image: worker?.image.reference ?? published.withLock { $0.machine.image },
+                generation: worker.map { Int($0.generation) } ?? published.withLock { $0.machine.generation },
+                uptimeNanoseconds: Int(SystemClock.monotonic() - poweredOnAt), lastHandover: history.last.map(Self.short),
+                revertableTo: previousImage?.reference), spec: spec, model: "baton-1",
+            worker: worker.map { worker in
+                .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))
+            }, blockers: remark.map { [$0] } ?? [])
+        published.withLock { $0 = details }
+    }
+
+    private static func short(_ record: HandoverRecord) -> LastHandover {
+        LastHandover(
+            atNanoseconds: record.startedAtNanoseconds + record.totalNanoseconds, outcome: record.outcome,
+            blackoutNanoseconds: record.blackoutNanoseconds, reason: record.reason)
+    }
+
+    func note(_ record: JournalRecord) {
+        do { try journal.append(record) } catch {
+            host.events.append(.warning, machine: spec.name, detail: "the journal cannot be written: \(error)")
+        }
+    }
+}
