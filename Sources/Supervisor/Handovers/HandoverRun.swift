@@ -61,6 +61,8 @@ final class HandoverRun {
     var blueprint: [UInt8] = []
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
     var settled = false
+    /// The memfd the checkpoint travels in, the same for every worker of this handover.
+    var checkpointFile: SharedDescriptor?
     /// Incoming workers that failed and are to be reaped.
     private(set) var discarded: [Worker] = []
     private let progress: (Control.Step) -> Void
@@ -116,6 +118,7 @@ final class HandoverRun {
             let report = try ask(outgoing, .exportBlueprint(versions: agreement.versions), .preflight, within: answer)
             guard case .blueprint(let bytes) = report else { throw unexpected(report, .preflight, .outgoing) }
             blueprint = bytes
+            try depositBlueprint()
         }
     }
 
@@ -129,7 +132,7 @@ final class HandoverRun {
         incoming = worker
         try step(.hello, nil) { () throws(Trouble) in try greet(worker) }
         try step(.lend, nil) { () throws(Trouble) in
-            let checkpointFile = try checkpointFile(for: worker)
+            let checkpointFile = try sharedCheckpoint()
             try lend(resources.lease(checkpoint: checkpointFile), to: worker)
         }
         let limit = host.configuration.prepareDeadline + .seconds(spec.memory.sizeBytes >> 30)
@@ -164,7 +167,7 @@ final class HandoverRun {
         }
     }
 
-    private func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], to worker: Worker) throws(Trouble) {
+    func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], to worker: Worker) throws(Trouble) {
         let order = Order.lend(entries: lease.map(\.entry), total: UInt32(lease.count))
         let report = try ask(worker, order, descriptors: lease.map(\.descriptor), .lend, within: answer)
         guard report == .lent(held: UInt32(lease.count)) else { throw unexpected(report, .lend, .incoming) }
@@ -277,24 +280,6 @@ final class HandoverRun {
     func unexpected(_ report: Report, _ step: Handover.Step, _ side: Trouble.Side) -> Trouble {
         Trouble(step: step, side: side, failure: .misbehaved("it answered with report \(report.kind), which does not belong there"))
     }
-
-    /// The memfd the checkpoint travels in, the same for every worker of this handover.
-    private func checkpointFile(for worker: Worker) throws(Trouble) -> SharedDescriptor {
-        if let sharedCheckpoint { return sharedCheckpoint }
-        do {
-            let size = (1 << 20) + spec.vcpus * (64 << 10)
-            let file = try MachineResources.sizedMemory(name: "checkpoint", size: size)
-            try host.custody.put(CustodyKey(machine: spec.name, name: "checkpoint", generation: outgoing.generation), file)
-            try lend([(ManifestEntry(name: "checkpoint", kind: .checkpoint), file)], to: outgoing)
-            sharedCheckpoint = file
-            return file
-        } catch let error as Trouble {
-            throw error
-        } catch {
-            throw Trouble(step: .lend, side: .supervisor, failure: .failed("checkpoint memory: \(error)"))
-        }
-    }
-    private var sharedCheckpoint: SharedDescriptor?
 
     /// Gives up an incoming worker: it is killed, and reaped by whoever takes ``discarded``.
     func discardIncoming() {

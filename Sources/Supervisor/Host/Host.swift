@@ -61,6 +61,12 @@ package final class Host: Sendable {
 
     func directory(of machine: String) -> String { "\(configuration.runDirectory)/machines/\(machine)" }
 
+    /// Gives back everything of a machine that is off.
+    func releaseCustody(of machine: String) {
+        guard let keys = try? custody.list() else { return }
+        for key in keys where key.machine == machine { try? custody.drop(key) }
+    }
+
     /// Opens a kernel or initial RAM disk below the configured directories, without following links.
     func openBootFile(_ path: String, key: String) throws(ControlError) -> SharedDescriptor {
         let allowed = configuration.fileDirectories.contains { path.hasPrefix($0.hasSuffix("/") ? $0 : $0 + "/") }

@@ -122,19 +122,9 @@ extension MachineController {
         return record
     }
 
-    /// Adds a record to the history, or corrects the one of the same beginning.
-    func keep(_ record: HandoverRecord) {
-        if let index = history.lastIndex(where: { $0.startedAtNanoseconds == record.startedAtNanoseconds }) {
-            history[index] = record
-        } else {
-            history.append(record)
-            if history.count > 1000 { history.removeFirst(100) }
-        }
-    }
-
-    private func dropHandoverCustody(_ generation: UInt32) {
-        for name in ["checkpoint", "blueprint"] {
-            try? host.custody.drop(.init(machine: spec.name, name: name, generation: generation))
+    func dropHandoverCustody(_ generation: UInt32) {
+        for deposit in HandoverRun.Deposit.allCases {
+            try? host.custody.drop(HandoverRun.key(deposit, machine: spec.name, generation: generation))
         }
     }
 

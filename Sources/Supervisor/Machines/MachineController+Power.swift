@@ -110,16 +110,11 @@ extension MachineController {
         remark = reason
         finishSoak(.failure(.failed(reason: "\(spec.name) ended: \(reason)")))
         _ = waitForRetired(within: .seconds(30))
-        releaseCustody()
+        host.releaseCustody(of: spec.name)
         note(JournalRecord(.ended, at: Int(SystemClock.wall()), detail: reason))
         host.events.append(end == .crashed ? .crashed : .stopped, machine: spec.name, detail: reason)
         publish()
         close()
-    }
-
-    private func releaseCustody() {
-        guard let keys = try? host.custody.list() else { return }
-        for key in keys where key.machine == spec.name { try? host.custody.drop(key) }
     }
 
     // MARK: Past workers

@@ -22,7 +22,6 @@ final class MachineController: @unchecked Sendable {
     var poweredOnAt: Int64
     /// What a rollback goes to.
     var previousImage: WorkerImage?
-    var history: [HandoverRecord] = []
     /// Past workers whose end has not been seen yet.
     var retiring: [Worker] = []
     var soak: Soak?
@@ -40,6 +39,7 @@ final class MachineController: @unchecked Sendable {
     /// Readable while the operator wants the handover under way to end.
     let abortRequest: EventDescriptor
     private let published: Mutex<MachineDetails>
+    private let records = Mutex<[HandoverRecord]>([])
 
     init(
         spec: MachineSpec, machineID: String, slot: Int, host: Host, resources: MachineResources, journal: Journal, poweredOnAt: Int64
@@ -62,6 +62,12 @@ final class MachineController: @unchecked Sendable {
     }
 
     // MARK: Any thread
+
+    /// Past handovers, oldest first.
+    var history: [HandoverRecord] { records.withLock { $0 } }
+
+    /// Whether the machine is off and its thread gone, so that its name is free.
+    var hasEnded: Bool { mailbox.withLock { $0.closed } }
 
     /// The machine as of now.
     var snapshot: MachineDetails {
@@ -192,6 +198,18 @@ final class MachineController: @unchecked Sendable {
         LastHandover(
             atNanoseconds: record.startedAtNanoseconds + record.totalNanoseconds, outcome: record.outcome,
             blackoutNanoseconds: record.blackoutNanoseconds, reason: record.reason)
+    }
+
+    /// Adds a record to the history, or corrects the one of the same beginning.
+    func keep(_ record: HandoverRecord) {
+        records.withLock { records in
+            if let index = records.lastIndex(where: { $0.startedAtNanoseconds == record.startedAtNanoseconds }) {
+                records[index] = record
+            } else {
+                records.append(record)
+                if records.count > 2000 { records.removeFirst(500) }
+            }
+        }
     }
 
     func note(_ record: JournalRecord) {

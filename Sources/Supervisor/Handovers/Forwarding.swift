@@ -1,0 +1,26 @@
+internal import Control
+internal import Handover
+internal import Keeper
+internal import LinuxSystem
+
+/// Finishes a handover whose supervisor died between *saved* and *running*, from what is in custody: checkpoint and blueprint.
+struct Forwarding {
+    let machine: MachineController
+    let workers: [Worker]
+
+    func run(from word: CommitWord) -> Worker? {
+        let outgoingGeneration = word.state == .frozen ? word.generation : word.generation - 1
+        guard let last = workers.last, let back = workers.first(where: { $0.generation == outgoingGeneration }) ?? workers.first else { return nil }
+        let run = HandoverRun(
+            host: machine.host, resources: machine.resources, spec: machine.spec, slot: machine.slot, outgoing: back, image: last.image,
+            abort: machine.abortRequest.descriptor.number
+        ) { _ in }
+        guard run.recallCustody() else { return nil }
+        // Frozen: the worker that had been prepared is as good as any. Committed: it did not take its grant, and is ended first.
+        if last !== back, last.ended == nil { run.incoming = last }
+        defer { for failed in run.discarded { machine.retire(failed) } }
+        let trouble = Trouble(step: .commit, side: .supervisor, failure: .failed("the supervisor was restarted"))
+        guard case .committed(let worker, _) = run.resolve(trouble) else { return nil }
+        return worker
+    }
+}

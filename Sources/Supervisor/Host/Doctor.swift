@@ -1,0 +1,71 @@
+internal import Control
+internal import LinuxSystem
+internal import SystemPackage
+
+/// Looks at what this host gives, and says what is missing and what that means.
+struct Doctor {
+    let host: Host
+
+    func examine() -> [Check] {
+        [kvm, privileges, memoryLock, openFiles, imageDirectories, hugePages, iommu]
+    }
+
+    private var kvm: Check {
+        do {
+            _ = try OwnedDescriptor.open("/dev/kvm", .readWrite)
+            return Check(name: "/dev/kvm", verdict: .ok, detail: "can be opened for machines")
+        } catch {
+            return Check(name: "/dev/kvm", verdict: .missing, detail: "\(error): no machine can run; load kvm_intel or kvm_amd, or give this user the right to it")
+        }
+    }
+
+    private var privileges: Check {
+        if let base = host.users.base {
+            return Check(name: "worker users", verdict: .ok, detail: "two for each machine, from \(base)")
+        }
+        return Check(
+            name: "worker users", verdict: .warning,
+            detail: "started without privileges: workers run as this user, nothing keeps one machine's worker from another's; no VFIO, no tap")
+    }
+
+    private var memoryLock: Check {
+        let limit = CurrentProcess.memoryLockLimit
+        if limit == .max { return Check(name: "memlock", verdict: .ok, detail: "unlimited") }
+        let text = "\(limit >> 20) MiB"
+        return host.users.base != nil
+            ? Check(name: "memlock", verdict: .ok, detail: "\(text); workers get their machine's memory and 64 MiB")
+            : Check(name: "memlock", verdict: .warning, detail: "\(text): passed-through devices would need their machine's memory")
+    }
+
+    private var openFiles: Check {
+        let limit = CurrentProcess.openFileLimit
+        return Check(
+            name: "open files", verdict: limit >= 4096 ? .ok : .warning,
+            detail: limit >= 4096 ? "\(limit)" : "\(limit): about \(limit / 12) machines; raise RLIMIT_NOFILE of baton-keep")
+    }
+
+    private var imageDirectories: Check {
+        let missing = host.configuration.imageDirectories.filter { !FileSystem.exists($0) }
+        return Check(
+            name: "image directories", verdict: missing.isEmpty ? .ok : .warning,
+            detail: missing.isEmpty ? host.configuration.imageDirectories.joined(separator: ", ") : "missing: \(missing.joined(separator: ", "))")
+    }
+
+    private var hugePages: Check {
+        let free = number(in: "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") ?? 0
+        return free > 0
+            ? Check(name: "hugepages", verdict: .ok, detail: "\(free) free 2 MiB pages")
+            : Check(name: "hugepages", verdict: .warning, detail: "0 free 2 MiB pages; machines asking for pages: 2MiB will be refused")
+    }
+
+    private var iommu: Check {
+        FileSystem.exists("/dev/iommu")
+            ? Check(name: "/dev/iommu", verdict: .ok, detail: "present; this version passes no devices through yet")
+            : Check(name: "/dev/iommu", verdict: .missing, detail: "kernel built without CONFIG_IOMMUFD; this version passes no devices through yet")
+    }
+
+    private func number(in path: String) -> Int? {
+        guard let bytes = try? OwnedDescriptor.open(path).read(upTo: 32) else { return nil }
+        return Int(String(decoding: bytes.prefix { $0 >= 48 && $0 <= 57 }, as: UTF8.self))
+    }
+}

@@ -1,0 +1,127 @@
+internal import Channel
+internal import Control
+internal import Handover
+internal import Keeper
+internal import LinuxSystem
+
+/// Takes over the machines that an earlier supervisor process left: the commit word decides, then the workers are asked, then the journal.
+struct Recovery {
+    let core: SupervisorCore
+    private var host: Host { core.host }
+
+    func adoptAll() -> [MachineController] {
+        guard let keys = try? host.custody.list() else { return [] }
+        let names = Set(keys.map(\.machine)).subtracting([""])
+        return names.sorted().compactMap { name in
+            do {
+                return try adopt(name, keys.filter { $0.machine == name })
+            } catch {
+                host.events.append(.warning, machine: name, detail: "cannot be taken over: \(error); its worker runs on")
+                writeToStandardError("batond: \(name) cannot be taken over: \(error); its worker runs on")
+                return nil
+            }
+        }
+    }
+
+    private func adopt(_ name: String, _ keys: [CustodyKey]) throws -> MachineController? {
+        let directory = host.directory(of: name)
+        let records = try Journal.read(path: directory + "/journal")
+        guard let powerOn = records.last(where: { $0.kind == .poweredOn }), let spec = powerOn.spec, let machineID = powerOn.machineID else {
+            throw ControlError.failed(reason: "its journal has no power-on")
+        }
+        let life = Array(records[(records.lastIndex(where: { $0.kind == .poweredOn }) ?? 0)...])
+        let resources = try MachineResources.adopt(name, custody: host.custody)
+        let machine = try MachineController(
+            spec: spec, machineID: machineID, slot: powerOn.slot ?? 0, host: host, resources: resources,
+            journal: try Journal(path: directory + "/journal"),
+            poweredOnAt: SystemClock.monotonic() - (SystemClock.wall() - Int64(powerOn.at)))
+        for record in life where record.kind == .handoverEnded || record.kind == .soakEnded {
+            if let handover = record.handover { machine.keep(handover) }
+        }
+        let workers = try adoptWorkers(name, keys, life)
+        try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
+        let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
+        try machine.start { machine in
+            machine.takeOver(workers, previous: previousImage(life, workers))
+            if paused, machine.worker != nil { machine.state = .paused }
+            machine.publish()
+        }
+        return machine
+    }
+
+    /// Every worker of the machine whose process and session are in custody, dead or alive.
+    private func adoptWorkers(_ name: String, _ keys: [CustodyKey], _ life: [JournalRecord]) throws -> [Worker] {
+        let generations = Set(keys.filter { $0.generation > 0 && $0.name == WorkerLauncher.Part.process.rawValue }.map(\.generation)).sorted()
+        return generations.compactMap { generation in
+            guard let process = try? host.custody.get(WorkerLauncher.key(name, .process, generation)),
+                let session = try? host.custody.get(WorkerLauncher.key(name, .session, generation)),
+                let plan = life.last(where: { $0.worker?.generation == Int(generation) })?.worker,
+                let image = try? host.images.adopt(plan.image),
+                let ownProcess = try? process.descriptor.duplicate(), let ownSession = try? session.descriptor.duplicate()
+            else { return nil }
+            // Orders of the earlier supervisor process may still be answered: count from far above what it reached.
+            return Worker(
+                generation: generation, image: image, pid: Int32(plan.pid ?? 0), process: ProcessDescriptor(ownProcess),
+                channel: WorkerChannel(UnixSocket(ownSession)), sequence: UInt32.random(in: 1 << 20..<1 << 31))
+        }
+    }
+
+    /// The image that the newest other generation ran.
+    private func previousImage(_ life: [JournalRecord], _ workers: [Worker]) -> WorkerImage? {
+        guard let current = life.last(where: { $0.kind == .worker })?.worker else { return nil }
+        let other = life.last { $0.kind == .worker && $0.worker?.image.digest != current.image.digest }?.worker
+        return other.flatMap { try? host.images.adopt($0.image) }
+    }
+}
+
+extension MachineController {
+    /// Makes one of `workers` the machine's worker and ends the others, as the commit word says.
+    func takeOver(_ workers: [Worker], previous: WorkerImage?) {
+        previousImage = previous
+        state = .running
+        func worker(_ generation: UInt32) -> Worker? { workers.first { $0.generation == generation } }
+        var word = CommitWord(rawValue: resources.commitWord.load())
+        if word?.state == .frozen, let outgoing = word.flatMap({ worker($0.generation) }), outgoing.ended == nil {
+            // Nobody waits for this checkpoint any more: the outgoing worker runs on, on order or at its own deadline.
+            outgoing.continueAfterStop()
+            _ = try? outgoing.order(.resume, within: host.configuration.answerDeadline)
+            word = CommitWord(rawValue: resources.commitWord.load())
+        }
+        let runner = word.flatMap { word in finish(word, workers) }
+        for past in workers {
+            dropHandoverCustody(past.generation)
+            if past !== runner { retire(past) }
+        }
+        self.worker = runner
+        guard let runner else { return workerLost("its worker ended while no supervisor ran") }
+        runner.continueAfterStop()
+        host.events.append(.adopted, machine: spec.name, generation: Int(runner.generation), detail: runner.image.description.version)
+    }
+
+    /// Whoever may run by `word`, running.
+    private func finish(_ word: CommitWord, _ workers: [Worker]) -> Worker? {
+        let named = workers.first { $0.generation == word.generation }
+        switch word.state {
+        case .running:
+            guard let named, named.ended == nil else { return nil }
+            named.continueAfterStop()
+            // It may have been settled for a handover that nobody finishes; resume is idempotent.
+            _ = try? named.order(.resume, within: host.configuration.answerDeadline)
+            return named
+        case .committed:
+            for past in workers where past !== named { past.stop() }
+            guard let named, named.ended == nil else { return takeForward(word, workers) }
+            named.continueAfterStop()
+            guard case .running? = try? named.order(.grant, within: host.configuration.answerDeadline) else { return takeForward(word, workers) }
+            return named
+        case .frozen:
+            // The outgoing worker is dead, and its checkpoint is whole: the word says so.
+            return takeForward(word, workers)
+        }
+    }
+
+    /// Has a worker run from the checkpoint in custody that nobody took, or none.
+    private func takeForward(_ word: CommitWord, _ workers: [Worker]) -> Worker? {
+        Forwarding(machine: self, workers: workers).run(from: word)
+    }
+}

@@ -1,0 +1,229 @@
+package import Control
+internal import Keeper
+internal import LinuxSystem
+internal import Synchronization
+package import SystemPackage
+
+/// All machines of this host, and what the control socket can ask of them.
+package final class SupervisorCore: Sendable {
+    package static let version = "0.1.0"
+
+    let host: Host
+    let console: ConsoleRelay
+    private struct Table {
+        var machines: [String: MachineController] = [:]
+        /// Names being set up.
+        var reserved: Set<String> = []
+    }
+    private let table = Mutex(Table())
+
+    package init(host: Host) throws(Errno) {
+        self.host = host
+        console = try ConsoleRelay()
+        try FileSystem.createDirectory(host.configuration.runDirectory + "/machines")
+    }
+
+    /// Takes over what an earlier supervisor process left, then serves the console. Call once.
+    package func start() throws(Errno) {
+        try console.start()
+        for machine in Recovery(core: self).adoptAll() {
+            table.withLock { $0.machines[machine.spec.name] = machine }
+        }
+    }
+
+    /// Ends every machine, by force after `limit`.
+    package func stopMachines(within limit: Duration) {
+        for machine in table.withLock({ Array($0.machines.values) }) {
+            let ticket: Ticket<Bool>? = try? machine.submit("stop") { machine, ticket in
+                do throws(ControlError) {
+                    try machine.stop(force: false, within: limit)
+                } catch {
+                    machine.endMachine(.stopped, "stopped with the supervisor")
+                }
+                ticket.finish(.success(true))
+            }
+            _ = try? ticket?.wait()
+        }
+    }
+
+    func machine(_ name: String) throws(ControlError) -> MachineController {
+        guard let machine = table.withLock({ $0.machines[name] }) else { throw .machineNotFound(machine: name) }
+        return machine
+    }
+
+    /// Forgets images that no machine runs or may go back to.
+    private func forgetUnusedImages() {
+        let details = table.withLock { Array($0.machines.values) }.map(\.snapshot)
+        let busy = details.contains { $0.operation != nil }
+        if busy { return }  // a handover may be about to need one that is not yet in any snapshot
+        host.images.keepOnly(Set(details.flatMap { [$0.machine.image.digest, $0.machine.revertableTo?.digest ?? ""] }))
+    }
+}
+
+extension SupervisorCore: SupervisorService {
+    package var info: ServiceInfo { ServiceInfo(version: Self.version) }
+
+    package func run(_ spec: MachineSpec) throws(ControlError) -> Machine {
+        guard let path = spec.image ?? host.configuration.defaultImage else {
+            throw .invalidSpec(key: "image", reason: "it is missing, and this supervisor has no default image")
+        }
+        if spec.console?.socket != nil {
+            throw .unavailable(feature: "console.socket", reason: "this version relays consoles only; use `baton console \(spec.name)`")
+        }
+        let image = try host.images.admit(path: path)
+        guard image.description.models.contains("baton-1") else {
+            throw .refused(machine: spec.name, reasons: ["image \(path) does not implement model baton-1"])
+        }
+        let machine = try register(spec)
+        do {
+            let ticket: Ticket<Bool> = try machine.submit("run") { machine, ticket in
+                do throws(ControlError) {
+                    try machine.powerOn(image)
+                    ticket.finish(.success(true))
+                } catch {
+                    machine.endMachine(.crashed, "it did not start")
+                    ticket.finish(.failure(error))
+                }
+            }
+            try machine.start { _ in }
+            _ = try ticket.wait()
+        } catch let error as ControlError {
+            withdraw(machine)
+            throw error
+        } catch {
+            withdraw(machine)
+            throw .failed(reason: "\(error)")
+        }
+        return machine.snapshot.machine
+    }
+
+    package func list() throws(ControlError) -> [Machine] {
+        table.withLock { Array($0.machines.values) }.map(\.snapshot.machine).sorted { $0.name < $1.name }
+    }
+
+    package func show(machine: String) throws(ControlError) -> MachineDetails { try self.machine(machine).snapshot }
+
+    package func upgrade(
+        machine name: String, image path: String, progress: @escaping @Sendable (Control.Step) -> Void
+    ) throws(ControlError) -> HandoverRecord {
+        let machine = try machine(name)
+        forgetUnusedImages()
+        let image = try host.images.admit(path: path)
+        return try follow(machine, "upgrade", progress) { machine, ticket in machine.handOver(to: image, kind: .upgrade, ticket: ticket) }
+    }
+
+    package func rollback(machine name: String, progress: @escaping @Sendable (Control.Step) -> Void) throws(ControlError) -> HandoverRecord {
+        try follow(try machine(name), "rollback", progress) { machine, ticket in
+            guard let back = machine.previousImage else {
+                return ticket.finish(.failure(.refused(machine: name, reasons: ["it has run no other image that it could go back to"])))
+            }
+            machine.handOver(to: back, kind: .rollback, ticket: ticket)
+        }
+    }
+
+    package func abort(machine: String) throws(ControlError) { try self.machine(machine).requestAbort() }
+
+    package func history(machine name: String, limit: Int) throws(ControlError) -> [HandoverRecord] {
+        Array(try machine(name).history.suffix(limit).reversed())
+    }
+
+    package func events(after: Int?, machine: String?, waiting: Duration) throws(ControlError) -> EventBatch {
+        if let machine { _ = try self.machine(machine) }
+        return host.events.events(after: after, machine: machine, waiting: waiting)
+    }
+
+    package func openConsole(machine name: String) throws(ControlError) -> ConsoleSession {
+        _ = try machine(name)
+        return { [console] connection, pending in
+            console.attach(machine: name, SharedDescriptor(connection), pending: pending)
+        }
+    }
+
+    package func pause(machine: String) throws(ControlError) {
+        try simple(machine, "pause") { machine throws(ControlError) in try machine.pause() }
+    }
+
+    package func resume(machine: String) throws(ControlError) {
+        try simple(machine, "resume") { machine throws(ControlError) in try machine.resume() }
+    }
+
+    package func stop(machine: String, force: Bool) throws(ControlError) {
+        try simple(machine, "stop") { machine throws(ControlError) in try machine.stop(force: force) }
+    }
+
+    package func describeImage(path: String) throws(ControlError) -> ImageDescription {
+        let image = try host.images.admit(path: path).description
+        forgetUnusedImages()
+        return image
+    }
+
+    package func doctor() throws(ControlError) -> [Check] { Doctor(host: host).examine() }
+
+    // MARK: Commands on machines
+
+    private func follow(
+        _ machine: MachineController, _ operation: String, _ progress: (Control.Step) -> Void,
+        _ body: @escaping @Sendable (MachineController, Ticket<HandoverRecord>) -> Void
+    ) throws(ControlError) -> HandoverRecord {
+        try machine.submit(operation, body).wait(progress: progress)
+    }
+
+    private func simple(
+        _ name: String, _ operation: String, _ body: @escaping @Sendable (MachineController) throws(ControlError) -> Void
+    ) throws(ControlError) {
+        let ticket: Ticket<Bool> = try machine(name).submit(operation) { machine, ticket in
+            do throws(ControlError) {
+                try body(machine)
+                machine.publish()
+                ticket.finish(.success(true))
+            } catch {
+                ticket.finish(.failure(error))
+            }
+        }
+        _ = try ticket.wait()
+    }
+
+    // MARK: Coming and going
+
+    /// Deposits what a machine of this name needs and enters it into the table.
+    private func register(_ spec: MachineSpec) throws(ControlError) -> MachineController {
+        let slot = try reserve(spec.name)
+        defer { _ = table.withLock { $0.reserved.remove(spec.name) } }
+        do {
+            let directory = host.directory(of: spec.name)
+            try FileSystem.createDirectory(directory)
+            let resources = try MachineResources.acquire(spec, host: host)
+            let machineID = FileSystem.randomBytes(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+            let machine = try MachineController(
+                spec: spec, machineID: machineID, slot: slot, host: host, resources: resources, journal: try Journal(path: directory + "/journal"),
+                poweredOnAt: SystemClock.monotonic())
+            machine.note(JournalRecord(.poweredOn, at: Int(SystemClock.wall()), spec: spec, machineID: machineID, slot: slot))
+            try console.add(machine: spec.name, stream: resources.console, logPath: directory + "/console.log")
+            table.withLock { $0.machines[spec.name] = machine }
+            return machine
+        } catch {
+            host.releaseCustody(of: spec.name)
+            throw error as? ControlError ?? .failed(reason: "\(spec.name): \(error)")
+        }
+    }
+
+    /// Makes room for a machine of this name: one that has ended gives way. The machine's place among the worker users.
+    private func reserve(_ name: String) throws(ControlError) -> Int {
+        let (slot, ended) = table.withLock { table -> (Int?, Bool) in
+            let known = table.machines[name]
+            if table.reserved.contains(name) || known.map({ !$0.hasEnded }) ?? false { return (nil, false) }
+            table.reserved.insert(name)
+            table.machines[name] = nil
+            let used = Set(table.machines.values.map(\.slot))
+            return ((0..<WorkerUsers.slots).first { !used.contains($0) }, known != nil)
+        }
+        guard let slot else { throw .machineExists(machine: name) }
+        if ended { console.remove(machine: name) }
+        return slot
+    }
+
+    private func withdraw(_ machine: MachineController) {
+        console.remove(machine: machine.spec.name)
+        table.withLock { $0.machines[machine.spec.name] = nil }
+    }
+}
