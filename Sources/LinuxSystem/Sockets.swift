@@ -32,6 +32,11 @@ package struct UnixSocket: ~Copyable, Sendable {
 
     package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
 
+    /// The socket that this process was started with under a number, or `nil` when nothing is open there.
+    package static func inherited(_ number: CInt) -> UnixSocket? {
+        cl_status_flags(number) < 0 ? nil : UnixSocket(OwnedDescriptor(owning: number))
+    }
+
     /// Two connected SEQPACKET ends: message boundaries and descriptors stay together.
     package static func sequencedPair() throws(Errno) -> SocketPair {
         var ends: (CInt, CInt) = (-1, -1)

@@ -1,1 +1,4 @@
-print("not yet")
+import LinuxSystem
+import VMM
+
+CurrentProcess.exit(WorkerMain.run(identity: WorkerImage(version: "1.0.0"), failpoints: .none))

@@ -35,6 +35,7 @@ final class DeviceSet: Sendable {
         if !access.isWrite { vcpu.complete(access, with: .max) }
     }
 
+    func requestPowerOff() {}
     func settle() {}
     func unsettle() {}
     func quiesce() {}

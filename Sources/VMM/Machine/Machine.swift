@@ -34,6 +34,7 @@ final class Machine: Sendable {
         event = try doing("making an eventfd") { () throws(Errno) in try EventDescriptor() }
     }
 
+    var firstVCPU: VCPU { vcpus[0] }
     var threads: [VCPUThread] { threadList.withLock { $0 } }
 
     /// Starts the vCPUs' threads, parked. From a thread with ordinary scheduling: they inherit it.

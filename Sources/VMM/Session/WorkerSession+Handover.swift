@@ -1,0 +1,131 @@
+internal import Checkpoint
+internal import Handover
+internal import LinuxSystem
+internal import SystemPackage
+
+/// From *settle* to *running*, on the outgoing and on the incoming side.
+extension WorkerSession {
+    /// vCPUs leave the guest within this time or the handover is off.
+    private static var parkLimit: Duration { .milliseconds(100) }
+
+    func settle() throws(VMMError) -> Report {
+        if phase == .settled { return .settled }
+        try require(.running, .paused, for: "settle")
+        let machine = try current()
+        if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true) }
+        try failpoints.reached(.settle)
+        machine.devices.settle()
+        phase = .settled
+        return .settled
+    }
+
+    /// Stops the guest, writes the checkpoint, freezes. Until the commit word has been won, any failure lets the guest run on.
+    func save(freeze: UInt64) throws(VMMError) -> Report {
+        try require(.settled, for: "save")
+        let machine = try current()
+        guard let room, let checkpoint, let commitment else { throw VMMError("there is nothing to save to") }
+        let began = SystemClock.monotonic()
+        try failpoints.reached(.park)
+        let parked = try machine.park(timeout: Self.parkLimit)
+        let stopped = SystemClock.monotonic()
+        try failpoints.reached(.save)
+        let bytes = try machine.save(into: room, writer: image.version, generation: generation, versions: versions, isPaused: isPaused)
+        if bytes.count > checkpoint.length {
+            throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)")
+        }
+        checkpoint.copyIn(bytes.span, at: 0)
+        guard commitment.freeze() else { throw VMMError("the commit word says \(said(commitment)), not running(\(generation))") }
+        parked.keepParked()
+        let saved = SystemClock.monotonic()
+        freezeEnd = saved + Int64(clamping: freeze)
+        phase = .frozen
+        try? failpoints.reached(.saved)
+        return .saved(
+            length: UInt64(bytes.count), digest: CheckpointDigest.of(bytes), parkBegan: began, parked: stopped, saved: saved)
+    }
+
+    /// Abort: the guest runs on, if the commit word can still be won.
+    func resume() throws(VMMError) -> Report {
+        switch phase {
+        case .running, .paused: return .resumed(overdue: false)
+        case .settled:
+            try current().devices.unsettle()
+            phase = isPaused ? .paused : .running
+            return .resumed(overdue: false)
+        case .frozen:
+            if thaw() { return .resumed(overdue: false) }
+            throw VMMError("it is too late: somebody has committed")
+        case .waiting, .preparing, .prepared, .loading, .loaded, .stopped, .failed:
+            throw VMMError("cannot resume: the worker is \(phase)")
+        }
+    }
+
+    /// Ends the freeze by the commit word; `false` when that was lost, and with it the machine.
+    func thaw() -> Bool {
+        freezeEnd = nil
+        guard let commitment, commitment.thaw() else {
+            phase = .stopped
+            return false
+        }
+        machine?.devices.unsettle()
+        if !isPaused { machine?.run() }
+        phase = isPaused ? .paused : .running
+        return true
+    }
+
+    /// Copies, verifies and decodes the checkpoint and puts it into the machine that was built. Nothing shared is touched.
+    func load(length: UInt64, digest: UInt32) throws(VMMError) -> Report {
+        try require(.prepared, for: "load")
+        let machine = try current()
+        guard let checkpoint, length <= UInt64(checkpoint.length) else {
+            throw VMMError("a checkpoint of \(length) bytes does not fit its memory")
+        }
+        let began = SystemClock.monotonic()
+        phase = .loading
+        do throws(VMMError) {
+            try failpoints.reached(.load)
+            let bytes = checkpoint.copyOut(at: 0, count: Int(length))
+            if CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
+            let decoded = try doing("checkpoint") { () throws(CheckpointError) in
+                try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: try writer(of: bytes), image: image)
+            }
+            try machine.restore(decoded)
+            isPaused = decoded.machine.isPaused
+            try failpoints.reached(.loaded)
+        } catch {
+            phase = .failed  // half restored: this worker is of no use any more
+            throw error
+        }
+        phase = .loaded
+        return .loaded(began: began, loaded: SystemClock.monotonic())
+    }
+
+    /// The generation that must have written the checkpoint: the frozen one. When one was committed already and died before it ran,
+    /// the checkpoint is an earlier generation's.
+    private func writer(of bytes: [UInt8]) throws(CheckpointError) -> UInt32 {
+        if let current = commitment?.current, current.state == .frozen { return current.generation }
+        let written = try CheckpointHeader(judging: bytes).generation
+        if written >= UInt64(generation) { throw .generation(expected: UInt64(generation) - 1, found: written) }
+        return UInt32(written)
+    }
+
+    /// Runs the guest. The commit word changes before the first KVM_RUN.
+    func grant() throws(VMMError) -> Report {
+        try require(.loaded, for: "take the grant")
+        let machine = try current()
+        guard let commitment else { throw VMMError("there is no commit word here") }
+        let granted = SystemClock.monotonic()
+        try failpoints.reached(.grant)
+        guard commitment.takeOver() else { throw VMMError("the commit word says \(said(commitment)), not committed(\(generation))") }
+        let firstRun = isPaused ? granted : machine.run()
+        phase = isPaused ? .paused : .running
+        try? failpoints.reached(.running)
+        return .running(granted: granted, firstRun: firstRun)
+    }
+}
+
+/// What a worker announces its checkpoint by.
+enum CheckpointDigest {
+    /// The digest in the header, which covers every section's checksum; 0 for what is no checkpoint.
+    static func of(_ bytes: [UInt8]) -> UInt32 { (try? CheckpointHeader(judging: bytes))?.digest ?? 0 }
+}

@@ -1,0 +1,133 @@
+internal import Handover
+internal import LinuxSystem
+internal import Wire
+
+extension WorkerSession {
+    /// Carries out one order. `nil`: the answer comes later. Throwing refuses it, and nothing has changed.
+    func carryOut(_ order: Order, _ descriptors: [SharedDescriptor], _ sequence: UInt32) throws(VMMError) -> Report? {
+        switch order {
+        case .lend(let entries, _): try lend(entries, descriptors)
+        case .start(let specification): try start(specification)
+        case .exportBlueprint(let versions): try exportBlueprint(versions)
+        case .prepare(let blueprint): try prepare(blueprint, sequence)
+        case .settle: try settle()
+        case .save(let freeze): try save(freeze: freeze)
+        case .load(let length, let digest): try load(length: length, digest: digest)
+        case .grant: try grant()
+        case .resume: try resume()
+        case .takeAddresses: .done  // no device of this machine reaches memory by itself
+        case .pause: try pause()
+        case .unpause: try unpause()
+        case .health: health()
+        case .locate: .location(phase)
+        case .requestPowerOff: try requestPowerOff()
+        case .fingerprint: .fingerprint(try current().fingerprint.bytes)
+        case .retire: nil
+        }
+    }
+
+    /// The machine, or a refusal.
+    func current() throws(VMMError) -> Machine {
+        guard let machine else { throw VMMError("there is no machine here yet") }
+        return machine
+    }
+
+    func require(_ phases: WorkerPhase..., for what: String) throws(VMMError) {
+        if !phases.contains(phase) { throw VMMError("cannot \(what): the worker is \(phase)") }
+    }
+
+    private func lend(_ entries: [ManifestEntry], _ descriptors: [SharedDescriptor]) throws(VMMError) -> Report {
+        try failpoints.reached(.lend)
+        try leases.add(entries, descriptors)
+        return .lent(held: UInt32(leases.count))
+    }
+
+    private func start(_ specification: StartSpecification) throws(VMMError) -> Report {
+        try require(.waiting, for: "power a machine on")
+        let lent = try leases.resources()
+        let commitment = Commitment(try leases.commitWord(), generation: generation)
+        let machine = try MachineBuilder(lent: lent, failpoints: failpoints).build(specification)
+        try machine.boot(lent, commandLine: specification.commandLine)
+        try machine.startThreads()
+        guard commitment.powerOn() else { throw VMMError("the commit word says \(said(commitment)): somebody else runs this machine") }
+        adopt(machine, commitment)
+        let granted = SystemClock.monotonic()
+        let firstRun = machine.run()
+        phase = .running
+        return .running(granted: granted, firstRun: firstRun)
+    }
+
+    private func adopt(_ machine: Machine, _ commitment: Commitment) {
+        self.machine = machine
+        self.commitment = commitment
+        room = SavingRoom(vcpus: machine.blueprint.vcpus)
+    }
+
+    func said(_ commitment: Commitment) -> String { commitment.current.map(\.description) ?? "nothing" }
+
+    private func exportBlueprint(_ promised: [SectionVersion]) throws(VMMError) -> Report {
+        let machine = try current()
+        try failpoints.reached(.preflight)
+        versions = try PromisedVersions(promised, image: image)
+        return .blueprint(machine.blueprint.encode())
+    }
+
+    private func prepare(_ bytes: [UInt8], _ sequence: UInt32) throws(VMMError) -> Report? {
+        try require(.waiting, for: "prepare")
+        let blueprint = try doing("the blueprint") { () throws(WireError) in try Blueprint(bytes) }
+        let builder = MachineBuilder(lent: try leases.resources(), failpoints: failpoints)
+        preparation = try Preparation(builder, blueprint)
+        preparedSequence = sequence
+        phase = .preparing
+        return nil
+    }
+
+    /// The machine is built, or is not going to be.
+    func finishPreparing(_ preparation: Preparation) {
+        self.preparation = nil
+        do {
+            let built = try preparation.get()
+            try built.machine.startThreads()
+            checkpoint = try leases.checkpoint(writable: false)
+            adopt(built.machine, Commitment(try leases.commitWord(), generation: generation))
+            try failpoints.reached(.prepared)
+            phase = .prepared
+            reply(.prepared(populated: UInt64(built.populated)), to: preparedSequence)
+        } catch {
+            phase = .failed
+            reply(.refused(reason: error.description), to: preparedSequence)
+        }
+    }
+
+    private func pause() throws(VMMError) -> Report {
+        if phase == .paused { return .done }
+        try require(.running, for: "pause")
+        try current().park(timeout: .milliseconds(100)).keepParked()
+        isPaused = true
+        phase = .paused
+        return .done
+    }
+
+    private func unpause() throws(VMMError) -> Report {
+        if phase == .running { return .done }
+        try require(.paused, for: "end the pause")
+        try current().run()
+        isPaused = false
+        phase = .running
+        return .done
+    }
+
+    private func health() -> Report {
+        guard let machine else { return .health(alive: 0, vcpus: 0, problem: nil) }
+        var problem = failpoints.health()
+        if case .failure(let reason) = machine.guestEnding { problem = reason }
+        let alive = machine.countAlive(within: .milliseconds(100))
+        return .health(alive: UInt32(alive), vcpus: UInt32(machine.blueprint.vcpus), problem: problem)
+    }
+
+    private func requestPowerOff() throws(VMMError) -> Report {
+        try require(.running, for: "ask the guest to power off")
+        try current().devices.requestPowerOff()
+        return .done
+    }
+}

@@ -1,0 +1,135 @@
+internal import Channel
+internal import Handover
+internal import LinuxSystem
+internal import SystemPackage
+internal import Wire
+
+/// The worker's end of a session: takes orders one at a time, answers each once, and ends an overdue freeze by itself.
+///
+/// Everything here happens on the main thread; from *settle* to *running* nothing else is waited for.
+final class WorkerSession {
+    let image: WorkerImage
+    let failpoints: Failpoints
+    let channel: SupervisorChannel
+    var phase = WorkerPhase.waiting
+    var leases = Leases()
+    /// Known from the first order on.
+    var generation: UInt32 = 0
+    var commitment: Commitment?
+    var machine: Machine?
+    var preparation: Preparation?
+    var preparedSequence: UInt32 = 0
+    var versions: PromisedVersions
+    var room: SavingRoom?
+    var checkpoint: SharedMapping?
+    var isPaused = false
+    /// CLOCK_MONOTONIC when the freeze ends by itself.
+    var freezeEnd: Int64?
+    private var isEndingReported = false
+    private var lastAnswer: (sequence: UInt32, report: Report)?
+    private var hasSupervisor = true
+
+    init(_ channel: SupervisorChannel, image: WorkerImage, failpoints: Failpoints) {
+        self.channel = channel
+        self.image = image
+        self.failpoints = failpoints
+        versions = PromisedVersions(newestOf: image)
+    }
+
+    /// Says hello and serves until told to retire, or until the supervisor is gone and there is no guest to keep running.
+    func serve() {
+        send(.hello(image.identity(pid: SystemThread.currentID)), sequence: 0)
+        var poll = Poll()
+        while hasSupervisor || phase.keepsGuest {
+            poll.removeAll()
+            if hasSupervisor { poll.add(channel.number) }
+            if let machine, mayReportEnding { poll.add(machine.event.descriptor.number) }
+            if let preparation { poll.add(preparation.done.descriptor.number) }
+            let timeout = freezeEnd.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
+            guard (try? poll.wait(timeout: timeout)) != nil else { return }
+            endOverdueFreeze()
+            if let preparation, preparation.isDone { finishPreparing(preparation) }
+            reportEnding()
+            if hasSupervisor, !takeOrder() { return }
+        }
+    }
+
+    /// `false` ends the session.
+    private func takeOrder() -> Bool {
+        do {
+            guard let received = try channel.receiveWaiting() else { return true }
+            let envelope = received.message.envelope
+            if case .retire = received.message.body { return false }
+            if let lastAnswer, lastAnswer.sequence == envelope.sequence {
+                send(lastAnswer.report, sequence: envelope.sequence)
+                return true
+            }
+            if let report = answer(received, envelope) { reply(report, to: envelope.sequence) }
+        } catch .closed {
+            hasSupervisor = false
+        } catch {
+            writeToStandardError("baton-vmm: \(error)")
+        }
+        return true
+    }
+
+    private func answer(_ received: Received<Order>, _ envelope: Envelope) -> Report? {
+        if generation == 0 { generation = envelope.generation }
+        if envelope.generation != generation {
+            return .refused(reason: "the order is for generation \(envelope.generation), this is generation \(generation)")
+        }
+        do {
+            return try carryOut(received.message.body, received.descriptors, envelope.sequence)
+        } catch {
+            return .refused(reason: error.description)
+        }
+    }
+
+    func reply(_ report: Report, to sequence: UInt32) {
+        lastAnswer = (sequence, report)
+        send(report, sequence: sequence)
+    }
+
+    func send(_ report: Report, sequence: UInt32) {
+        do { try channel.send(report, generation: failpoints.generation(generation), sequence: sequence) } catch {
+            if error == .closed { hasSupervisor = false }
+        }
+    }
+
+    /// Whoever else is dead: a freeze ends at its time, unless somebody has committed.
+    private func endOverdueFreeze() {
+        guard let end = freezeEnd, SystemClock.monotonic() >= end else { return }
+        if thaw() { send(.resumed(overdue: true), sequence: 0) }
+    }
+
+    private var mayReportEnding: Bool { (phase == .running || phase == .paused) && !isEndingReported }
+
+    /// Tells the supervisor that the guest has ended, but not while a handover carries that as state.
+    func reportEnding() {
+        guard let machine, mayReportEnding, let ending = machine.guestEnding else { return }
+        isEndingReported = true
+        machine.event.take()
+        if let parked = try? machine.park(timeout: .seconds(1)) { parked.keepParked() }
+        switch ending {
+        case .powerOff:
+            phase = .stopped
+            send(.poweredOff, sequence: 0)
+        case .reset:
+            phase = .stopped
+            send(.resetRequested, sequence: 0)
+        case .failure(let reason):
+            phase = .failed
+            send(.failed(reason: reason), sequence: 0)
+        }
+    }
+}
+
+extension WorkerPhase {
+    /// Whether a guest depends on this worker even if nobody supervises it.
+    fileprivate var keepsGuest: Bool {
+        switch self {
+        case .running, .paused, .settled, .frozen: true
+        case .waiting, .preparing, .prepared, .loading, .loaded, .stopped, .failed: false
+        }
+    }
+}
