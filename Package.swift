@@ -72,15 +72,17 @@ let package = Package(
         program("baton", ["CommandLineTool"]),
         program("baton-keep", ["Keeper", "LinuxSystem", "Privilege"]),
         program("batond", ["Supervisor", "Privilege", argumentParser]),
-        program("baton-vmm", ["VMM"]),
+        program("baton-vmm", ["VMM", "LinuxSystem"]),
 
         // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
-        program("baton-vmm-next", ["VMM"]),
+        program("baton-vmm-next", ["VMM", "Handover", "LinuxSystem"]),
         program("baton-vmm-faulty", ["VMM"]),
 
         // Tests.
         tests("ImportRuleTests", []),
         tests("WireTests", ["Wire"]),
+        tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
+        tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]

@@ -1,4 +1,4 @@
 import LinuxSystem
 import VMM
 
-CurrentProcess.exit(WorkerMain.run(identity: WorkerImage(version: "1.0.0"), failpoints: .none))
+CurrentProcess.exitNow(WorkerMain.run(identity: WorkerImage(version: "1.0.0"), failpoints: .none))

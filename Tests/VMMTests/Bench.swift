@@ -1,0 +1,187 @@
+import Channel
+import Handover
+import LinuxSystem
+import Synchronization
+import SystemPackage
+import Testing
+import Wire
+
+@testable import VMM
+
+/// What this machine can do.
+enum Host {
+    static let hasKVM = (try? OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true)) != nil
+    static let guest = root + "/out/guest/heartbeat.elf"
+    static let hasGuest = (try? OwnedDescriptor.open(guest, followingLinks: true)) != nil
+
+    /// The repository.
+    static let root: String = {
+        var parts = #filePath.split(separator: "/")
+        parts.removeLast(3)
+        return "/" + parts.joined(separator: "/")
+    }()
+}
+
+/// One machine's resources, as a supervisor holds them, and workers that run it.
+final class Bench {
+    let memory: Int
+    let vcpus: UInt32
+    let ram: SharedDescriptor
+    let wordMemory: SharedDescriptor
+    let checkpoint: SharedDescriptor
+    let console: SharedDescriptor
+    let word: SharedWord
+    let evidence: SharedMapping
+    let machineID = MachineID.random()
+
+    init(memory: Int = 32 << 20, vcpus: UInt32 = 1) throws {
+        self.memory = memory
+        self.vcpus = vcpus
+        ram = try Self.memory("ram", memory)
+        wordMemory = try Self.memory("commit-word", 4096)
+        checkpoint = try Self.memory("checkpoint", 1 << 20)
+        console = try Self.memory("console", 0)
+        word = try SharedMapping(of: wordMemory.descriptor, length: 4096).word(at: 0)
+        evidence = try SharedMapping(of: ram.descriptor, length: memory)
+    }
+
+    private static func memory(_ name: String, _ size: Int) throws -> SharedDescriptor {
+        SharedDescriptor(try MemoryDescriptor(name: name, size: size).takeDescriptor())
+    }
+
+    /// What the guest wrote to its console.
+    var output: String {
+        String(decoding: (try? console.descriptor.read(upTo: 1 << 20, at: 0)) ?? [], as: UTF8.self)
+    }
+
+    func specification(_ commandLine: String) -> StartSpecification {
+        StartSpecification(
+            machineID: machineID.bytes, name: "test", vcpus: vcpus, memory: UInt64(memory), commandLine: commandLine)
+    }
+
+    /// Lends everything a worker may have.
+    func lend(to worker: Worker) throws {
+        let kvm = SharedDescriptor(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
+        let kernel = SharedDescriptor(try OwnedDescriptor.open(Host.guest, followingLinks: true))
+        let entries = [
+            ManifestEntry(name: "kvm", kind: .kvm), ManifestEntry(name: "ram", kind: .guestMemory),
+            ManifestEntry(name: "commit-word", kind: .commitWord), ManifestEntry(name: "checkpoint", kind: .checkpoint),
+            ManifestEntry(name: "console", kind: .console), ManifestEntry(name: "kernel", kind: .bootFile, writable: false),
+        ]
+        let report = try worker.order(
+            .lend(entries: entries, total: 6), descriptors: [kvm, ram, wordMemory, checkpoint, console, kernel])
+        try #require(report == .lent(held: 6))
+    }
+
+    /// A worker on threads of this process.
+    func worker(generation: UInt32, image: WorkerImage = WorkerImage(version: "test"), failpoints: Failpoints = .none) throws -> Worker {
+        let worker = try Worker(generation: generation, image: image, failpoints: failpoints)
+        try lend(to: worker)
+        return worker
+    }
+
+    /// A worker that has powered the machine on.
+    func powerOn(_ commandLine: String = "", generation: UInt32 = 1) throws -> Worker {
+        let worker = try worker(generation: generation)
+        let report = try worker.order(.start(specification(commandLine + " vcpus=\(vcpus)")), timeout: .seconds(10))
+        guard case .running = report else { throw VMMError("\(report)") }
+        return worker
+    }
+}
+
+/// The supervisor's end of one worker.
+final class Worker {
+    let generation: UInt32
+    let channel: WorkerChannel
+    private(set) var identity: WorkerIdentity?
+    private var sequence: UInt32 = 0
+    private var thread: SystemThread?
+    private var process: ProcessDescriptor?
+    private(set) var unasked: [Report] = []
+
+    /// In this process.
+    init(generation: UInt32, image: WorkerImage, failpoints: Failpoints) throws {
+        self.generation = generation
+        let pair = try UnixSocket.sequencedPair()
+        let number = try pair.far.descriptor.duplicate().relinquish()
+        channel = WorkerChannel(pair.takeNear())
+        try SystemThread.installKickHandler()
+        thread = try SystemThread(name: "worker\(generation)") {
+            if let socket = UnixSocket.inherited(number) { WorkerMain.serve(socket, image, failpoints) }
+        }
+        try hello()
+    }
+
+    private func hello() throws {
+        let first = try channel.receive(timeout: .seconds(5))
+        guard case .hello(let identity) = first.message.body else { throw VMMError("no hello") }
+        self.identity = identity
+    }
+
+    /// Gives an order and waits for its answer.
+    func order(_ order: Order, descriptors: [SharedDescriptor] = [], timeout: Duration = .seconds(5)) throws -> Report {
+        sequence += 1
+        try channel.send(order, generation: generation, sequence: sequence, descriptors: descriptors)
+        while true {
+            let received = try channel.receive(timeout: timeout)
+            if received.message.envelope.sequence == sequence { return received.message.body }
+            unasked.append(received.message.body)
+        }
+    }
+
+    /// The next report that nobody asked for.
+    func next(timeout: Duration = .seconds(5)) throws -> Report {
+        if !unasked.isEmpty { return unasked.removeFirst() }
+        return try channel.receive(timeout: timeout).message.body
+    }
+
+    func retire() throws {
+        sequence += 1
+        try channel.send(.retire, generation: generation, sequence: sequence)
+        thread?.join()
+        thread = nil
+    }
+}
+
+/// Times of one handover, CLOCK_MONOTONIC nanoseconds.
+struct Timeline {
+    var parkBegan: Int64 = 0
+    var parked: Int64 = 0
+    var saved: Int64 = 0
+    var loadBegan: Int64 = 0
+    var loaded: Int64 = 0
+    var granted: Int64 = 0
+    var firstRun: Int64 = 0
+
+    var line: String {
+        func us(_ from: Int64, _ to: Int64) -> String { "\((to - from) / 1000)" }
+        return "park \(us(parkBegan, parked)) save \(us(parked, saved)) hop \(us(saved, loadBegan)) load \(us(loadBegan, loaded)) "
+            + "commit \(us(loaded, granted)) run \(us(granted, firstRun)) total \(us(parkBegan, firstRun)) µs"
+    }
+}
+
+extension Bench {
+    /// One handover from worker to worker, as a supervisor drives it.
+    func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
+        let sections = (incoming.identity?.sections ?? []).map { SectionVersion(name: $0.name, version: $0.reads.upperBound) }
+        guard case .blueprint(let blueprint) = try outgoing.order(.exportBlueprint(versions: sections)) else { throw VMMError("no blueprint") }
+        let prepared = try incoming.order(.prepare(blueprint: blueprint), timeout: .seconds(20))
+        guard case .prepared = prepared else { throw VMMError("\(prepared)") }
+        let settled = try outgoing.order(.settle)
+        guard settled == .settled else { throw VMMError("\(settled)") }
+        var times = Timeline()
+        let saved = try outgoing.order(.save(freezeNanoseconds: 1_000_000_000))
+        guard case .saved(let length, let digest, let parkBegan, let parked, let savedAt) = saved else { throw VMMError("\(saved)") }
+        let loaded = try incoming.order(.load(length: length, digest: digest))
+        guard case .loaded(let loadBegan, let loadedAt) = loaded else { throw VMMError("\(loaded)") }
+        let frozen = CommitWord(.frozen, outgoing.generation).rawValue
+        guard word.exchange(expected: frozen, desired: CommitWord(.committed, incoming.generation).rawValue).exchanged else {
+            throw VMMError("the commit was lost")
+        }
+        let running = try incoming.order(.grant)
+        guard case .running(let granted, let firstRun) = running else { throw VMMError("\(running)") }
+        times = Timeline(
+            parkBegan: parkBegan, parked: parked, saved: savedAt, loadBegan: loadBegan, loaded: loadedAt, granted: granted, firstRun: firstRun)
+        return times
+    }
+}
