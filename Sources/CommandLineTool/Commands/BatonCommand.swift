@@ -1,0 +1,59 @@
+internal import ArgumentParser
+internal import Control
+
+/// The root of all commands.
+struct BatonCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "baton",
+        abstract: "Runs virtual machines, and replaces the VMM under a running one.",
+        discussion: """
+            Examples:
+              baton run web1.yaml
+              baton upgrade web1 --image /usr/lib/baton/images/baton-vmm-0.2.0
+              baton rollback web1
+              baton list --json
+
+            Exit codes: 0 done, 1 failed, 2 usage, 3 refused and nothing touched, 4 aborted and the old worker runs, \
+            5 reverted, 6 not found, 7 no supervisor, 130 interrupted.
+            """,
+        version: ProductVersion.current,
+        subcommands: [],
+        groupedSubcommands: [
+            CommandGroup(
+                name: "Machines",
+                subcommands: [
+                    RunCommand.self, ListCommand.self, ShowCommand.self, ConsoleCommand.self, PauseCommand.self, ResumeCommand.self,
+                    StopCommand.self,
+                ]),
+            CommandGroup(
+                name: "Handovers",
+                subcommands: [UpgradeCommand.self, RollbackCommand.self, AbortCommand.self, HistoryCommand.self, EventsCommand.self]),
+            CommandGroup(name: "Looking closer", subcommands: [ImageCommand.self, CheckpointCommand.self, DoctorCommand.self]),
+        ])
+}
+
+/// What every command takes.
+struct GlobalOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The supervisor's socket. Otherwise BATON_SOCKET, /run/baton/io.baton.Supervisor, or the same below XDG_RUNTIME_DIR.",
+            valueName: "path"), completion: .file())
+    var socket: String?
+
+    @Flag(help: "Write JSON: one object, or one a line where there are many.")
+    var json = false
+}
+
+/// A command that does something.
+protocol SupervisorCommand: ParsableCommand {
+    var global: GlobalOptions { get }
+    func execute(in session: Session) throws(CommandFailure)
+}
+
+/// The machine a command is about.
+struct MachineArgument: ParsableArguments {
+    @Argument(help: "The machine.", completion: .shellCommand("baton list --names 2>/dev/null"))
+    var name: String
+
+    var parameters: Parameters.OneMachine { .init(machine: name) }
+}

@@ -1,0 +1,93 @@
+internal import Control
+
+/// Machines, as the command line shows them.
+struct MachineText {
+    let style: Style
+    /// Nanoseconds since 1970.
+    let now: Int
+
+    func list(_ machines: [Machine]) -> String {
+        if machines.isEmpty { return "No machines. Start one with: baton run FILE\n" }
+        var table = Table([
+            .init("NAME"), .init("STATE"), .init("VCPUS", .right), .init("MEMORY", .right), .init("IMAGE"), .init("GEN", .right),
+            .init("UPTIME", .right), .init("LAST HANDOVER"),
+        ])
+        for machine in machines {
+            table.add([
+                .init(machine.name, style.bold), state(machine.state), "\(machine.vcpus)", "\(Quantity.bytes(machine.memoryBytes))",
+                "\(machine.image.version)", "\(machine.generation)", "\(Quantity.uptime(machine.uptimeNanoseconds))",
+                "\(machine.lastHandover.map(lastHandover) ?? "–")",
+            ])
+        }
+        return table.render(style)
+    }
+
+    func state(_ state: MachineState) -> Table.Cell {
+        let name = state.rawValue.replacing("_", with: "-")
+        return switch state {
+        case .running: .init(name, style.green)
+        case .starting, .upgrading, .soaking: .init(name, style.cyan)
+        case .paused, .reverted: .init(name, style.yellow)
+        case .crashed, .fencePending: .init(name, style.red)
+        case .stopped: .init(name, style.dim)
+        }
+    }
+
+    /// `2 min ago, 0.38 ms`, or `1 h ago: reverted, the probe timed out`.
+    func lastHandover(_ handover: LastHandover) -> String {
+        let when = Quantity.ago(now - handover.atNanoseconds)
+        if handover.outcome == .committed {
+            return when + (handover.blackoutNanoseconds.map { ", \(Quantity.duration($0))" } ?? "")
+        }
+        return "\(when): \(handover.outcome.rawValue)" + (handover.reason.map { ", \($0)" } ?? "")
+    }
+
+    func details(_ details: MachineDetails) -> String {
+        let machine = details.machine
+        let spec = details.spec
+        var table = Table([.init(""), .init("")])
+        func add(_ key: String, _ value: String?) {
+            if let value { table.add([.init("  \(key)", style.dim), .init(value)]) }
+        }
+        add("model", details.model)
+        add("vcpus", "\(machine.vcpus)")
+        add("memory", memory(spec.memory))
+        add("kernel", spec.boot.kernel)
+        add("initrd", spec.boot.initrd)
+        add("cmdline", spec.boot.cmdline)
+        add("console", spec.console?.socket)
+        add("image", image(machine.image))
+        add("generation", "\(machine.generation)")
+        add("worker", details.worker.map { "pid \($0.pid), uid \($0.uid)" })
+        add("uptime", Quantity.uptime(machine.uptimeNanoseconds))
+        add("doing", details.operation.map(operation))
+        add("last", machine.lastHandover.map(lastHandover))
+        add("revert to", machine.revertableTo.map(image) ?? "nothing")
+        add("upgrade", upgrade(spec.upgrade))
+        add("on crash", spec.onCrash.rawValue)
+        for blocker in details.blockers { add("blocker", blocker) }
+        let state = self.state(machine.state)
+        return "\(style.bold(machine.name))  \(state.colour(state.text))\n" + table.render(style)
+    }
+
+    func started(_ machine: Machine) -> String {
+        "\(style.bold(machine.name)) \(machine.state.rawValue): \(machine.vcpus) vCPU\(machine.vcpus == 1 ? "" : "s"), "
+            + "\(Quantity.bytes(machine.memoryBytes)), image \(machine.image.version), generation \(machine.generation)\n"
+    }
+
+    private func memory(_ memory: MemorySpec) -> String {
+        "\(Quantity.bytes(memory.sizeBytes)) in \(memory.pages.rawValue) pages" + (memory.prefault ? ", prefaulted" : "")
+    }
+
+    private func image(_ image: ImageReference) -> String { "\(image.version) (sha256 \(image.digest.prefix(12)))" }
+
+    private func operation(_ operation: MachineDetails.Operation) -> String {
+        "\(operation.name)\(operation.phase.map { ", at \($0)" } ?? ""), for \(Quantity.duration(operation.elapsedNanoseconds))"
+    }
+
+    private func upgrade(_ policy: UpgradePolicy) -> String {
+        let soak = Quantity.duration(policy.soak.durationMilliseconds * 1_000_000)
+        return "blackout at most \(Quantity.duration(policy.blackoutBudgetNanoseconds)), soak \(soak), then "
+            + (policy.soak.onFailure == .revert ? "revert" : "keep") + " if unhealthy" + (policy.onlyUpgradable ? ", only upgradable" : "")
+    }
+}
