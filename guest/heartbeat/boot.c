@@ -163,9 +163,9 @@ static _Noreturn void start_vcpu(uint32_t index)
     lapic_start();
     clock_start(record);
     record->stall_tsc = tsc_from_us(1000);
-    record->last_tsc = rdtsc();
+    patterns_start(record);
     timers_start(record);
-    checks_start(record);
+    system_start(record);
     record->started = record->last_tsc = rdtsc();
     record->gap_max = 0;
     WRITE_ONCE(record->state, STATE_RUNNING);

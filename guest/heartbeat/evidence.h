@@ -20,6 +20,7 @@
 #define VCPU_NEXT_VALUE 0x050
 #define VCPU_SUM        0x058
 #define VCPU_SELF       0x078
+#define VCPU_STRAY      0x110
 
 #ifndef __ASSEMBLER__
 #include <stddef.h>
@@ -57,10 +58,10 @@ struct ticker {
     uint64_t period;          // 0x08
     uint64_t ticks;           // 0x10 interrupts taken since the timer was started
     uint64_t expected;        // 0x18 periods that had passed at the last tick
-    uint64_t lost;            // 0x20 missing although this vCPU ran and the next tick came in time: somebody's fault
+    uint64_t lost;            // 0x20 missing although this vCPU ran and the next tick came in time: no excuse
     uint64_t lost_in_stall;   // 0x28 missing because this vCPU was stopped for about as long
-    uint64_t lost_late;       // 0x30 missing because the timer itself was more than a period late
-    uint64_t doubled;         // 0x38 came more than half a period too early
+    uint64_t lost_late;       // 0x30 missing because the timer itself was late, or the host so busy that it may have been
+    uint64_t doubled;         // 0x38 came more than an eighth of a period too early, and none was owed
     uint64_t late_max;        // 0x40 largest delay of a tick
     uint64_t started;         // 0x48 when the timer was started
     uint64_t due;             // 0x50 when the next tick is due
@@ -144,7 +145,8 @@ struct vcpu_record {
     uint64_t damage_expected; // 0x0f8
     uint64_t damage_found;    // 0x100
     uint64_t damage_tsc;      // 0x108
-    uint64_t reserved3[14];   // 0x110
+    uint32_t stray_vector;    // 0x110 the last one nobody asked for
+    uint32_t reserved3[27];   // 0x114
     struct ticker timer;      // 0x180 the LAPIC timer
     uint8_t reserved4[0x108];
 };
@@ -162,6 +164,7 @@ _Static_assert(offsetof(struct vcpu_record, next_word) == VCPU_NEXT_WORD, "next_
 _Static_assert(offsetof(struct vcpu_record, next_value) == VCPU_NEXT_VALUE, "next_value");
 _Static_assert(offsetof(struct vcpu_record, sum) == VCPU_SUM, "sum");
 _Static_assert(offsetof(struct vcpu_record, self) == VCPU_SELF, "self");
+_Static_assert(offsetof(struct vcpu_record, stray_vector) == VCPU_STRAY, "stray_vector");
 _Static_assert(offsetof(struct vcpu_record, sample_sequence) == 0x80, "sample");
 _Static_assert(offsetof(struct vcpu_record, damage) == 0xe0, "damage");
 _Static_assert(offsetof(struct vcpu_record, timer) == 0x180, "timer");

@@ -50,8 +50,7 @@ void load_extended(const void *area);
 void store_extended(void *area);
 void timer_entry(void);
 void pit_entry(void);
-void stray_entry(void);
-extern const char exception_entries[32][8];
+extern const char exception_entries[32][8], stray_entries[224][16];
 extern const char trampoline[], trampoline_end[];
 extern char *start_stack;
 extern uint64_t start_index;
@@ -61,7 +60,8 @@ extern char stacks[EVIDENCE_MAX_VCPUS][STACK_SIZE];
 bool kvm_signature(uint32_t *base);
 
 // checks.c
-void checks_start(struct vcpu_record *record);
+void patterns_start(struct vcpu_record *record);
+void system_start(struct vcpu_record *record);
 void memory_pass_done(struct vcpu_record *record);
 void check_vector(struct vcpu_record *record);
 void check_system(struct vcpu_record *record);

@@ -50,7 +50,7 @@ void interrupts_install(void)
     for (uint32_t vector = 0; vector < 32; vector++)
         set_gate(vector, exception_entries[vector]);
     for (uint32_t vector = 32; vector < 256; vector++)
-        set_gate(vector, stray_entry);
+        set_gate(vector, stray_entries[vector - 32]);
     set_gate(VECTOR_PIT, pit_entry);
     set_gate(VECTOR_TIMER, timer_entry);
     outb(0x21, 0xff);
@@ -93,7 +93,7 @@ static bool lapic_has(uint32_t registers, uint32_t vector)
 }
 
 /// Ticks are missing: whose fault? One that fell victim to a stop of the host is followed by one that comes at any odd time, when the
-/// stop ends. One that was dropped is followed by the next in time.
+/// stop ends. One that was dropped is followed by the next in time, and nothing else was amiss.
 static void ticker_missed(struct ticker *ticker, uint64_t now, uint64_t late, uint64_t missed)
 {
     uint64_t period = ticker->period, *account = &ticker->lost;
@@ -105,14 +105,14 @@ static void ticker_missed(struct ticker *ticker, uint64_t now, uint64_t late, ui
     ticker->losses++;
     if (missed * period <= ticker->stall + period / 2)
         account = &ticker->lost_in_stall;
-    else if (late % period > period / 16)
+    else if (late % period > period / 16 || ticker->stall > period / 4)
         account = &ticker->lost_late;
     *account += missed;
     ticker->owed = (uint32_t)missed;
     ticker->owed_account = (uint32_t)((uintptr_t)account - (uintptr_t)ticker);
 }
 
-/// More than half a period too early: one that was believed lost a moment ago, or one too many.
+/// Too early: one that was believed lost a moment ago, or one too many.
 static void ticker_early(struct ticker *ticker)
 {
     if (ticker->owed) {
@@ -128,7 +128,7 @@ static void ticker_early(struct ticker *ticker)
 static void ticker_tick(struct ticker *ticker, uint32_t vector, uint64_t now)
 {
     uint64_t period = ticker->period, late = now > ticker->due ? now - ticker->due : 0;
-    if (now + period / 2 < ticker->due) {
+    if (now + period / 8 < ticker->due) {
         ticker_early(ticker);
         return;
     }
@@ -140,7 +140,8 @@ static void ticker_tick(struct ticker *ticker, uint32_t vector, uint64_t now)
         uint64_t missed = late / period;
         if (missed && lapic_has(LAPIC_REQUESTS, vector))
             missed--;
-        ticker->owed = 0;
+        if (ticker->owed && now - ticker->loss[(ticker->losses - 1) % 8].tsc > period)
+            ticker->owed = 0;
         if (missed)
             ticker_missed(ticker, now, late, missed);
         // A periodic timer runs by a clock the hypervisor may slew against the TSC. Its phase is that of the promptest ticks: pulled
@@ -186,13 +187,7 @@ void stray_interrupt(void)
     struct vcpu_record *record = this_record();
     note_time(record);
     record->interrupts++;
-    uint32_t vector = 0;
-    for (uint32_t word = 0; word < 8; word++) {
-        uint32_t bits = lapic_read(LAPIC_IN_SERVICE + 16 * word);
-        if (bits)
-            vector = 32 * word + 31 - (uint32_t)__builtin_clz(bits);
-    }
-    damage(record, DAMAGE_INTERRUPT, vector, 0, 0);
+    damage(record, DAMAGE_INTERRUPT, record->stray_vector, 0, 0);
     lapic_write(LAPIC_EOI, 0);
 }
 

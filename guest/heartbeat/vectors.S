@@ -2,6 +2,8 @@
 // handler copies flags and return address to the interrupted stack and leaves by POPF and RET: interrupts come in at the same
 // privilege, always.
 
+#include "evidence.h"
+
     .text
     .code64
 
@@ -43,6 +45,18 @@
     interrupt timer_entry, timer_interrupt
     interrupt pit_entry, pit_interrupt
     interrupt stray_entry, stray_interrupt
+
+    // The in-service register would tell the vector, but not every hypervisor shows it.
+    .globl stray_entries
+    .balign 16
+stray_entries:
+    .set    vector, 32
+    .rept   224
+    movb    $vector, %gs:VCPU_STRAY
+    jmp     stray_entry
+    .balign 16
+    .set    vector, vector + 1
+    .endr
 
     // Exceptions end the vCPU. One eight-byte stub each leaves the vector on the stack, above a possible error code.
     .globl exception_entries
