@@ -62,8 +62,10 @@ let package = Package(
         // The supervisor.
         module("Keeper", ["Channel", "Wire", "LinuxSystem", systemPackage]),
         module("Supervisor", [
-            "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Privilege", "Wire", crypto, logging, systemPackage,
+            "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Wire", crypto, systemPackage,
         ]),
+
+        module("SupervisorProgram", ["Control", "Keeper", "LinuxSystem", "Privilege", "Supervisor", argumentParser]),
 
         // The command line.
         module("CommandLineTool", ["Checkpoint", "Control", "LinuxSystem", "Wire", argumentParser, systemPackage, yams]),
@@ -71,7 +73,7 @@ let package = Package(
         // Programs.
         program("baton", ["CommandLineTool"]),
         program("baton-keep", ["Keeper", "LinuxSystem", "Privilege"]),
-        program("batond", ["Supervisor", "Privilege", argumentParser]),
+        program("batond", ["SupervisorProgram", argumentParser]),
         program("baton-vmm", ["VMM", "LinuxSystem"]),
 
         // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
