@@ -44,6 +44,13 @@ int cl_kick_install(void) {
     return sigaction(CL_KICK_SIGNAL, &action, NULL) ? -errno : 0;
 }
 
+int cl_kick_allow(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, CL_KICK_SIGNAL);
+    return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 int cl_kick(unsigned long thread) { return -pthread_kill((pthread_t)thread, CL_KICK_SIGNAL); }
 
 int cl_ignore_signal(int signal_number) { return signal(signal_number, SIG_IGN) == SIG_ERR ? -errno : 0; }

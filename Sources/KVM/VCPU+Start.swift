@@ -1,66 +1,89 @@
 package import SystemPackage
 
-/// How the first vCPU begins at power-on.
-package enum StartState: Sendable, Equatable {
-    /// 32-bit protected mode without paging, flat segments (PVH): EBX points at `hvm_start_info`.
-    case protectedMode(entry: UInt32, startInfo: UInt32)
-    /// 64-bit mode on identity-mapped page tables (Linux boot protocol, 64-bit): RSI points at `boot_params`.
-    case longMode(entry: UInt64, bootParameters: UInt64, pageTables: UInt64, descriptorTable: UInt64, stack: UInt64)
+/// A segment register, hidden part included (`struct kvm_segment`).
+package struct Segment: Sendable, Equatable {
+    package var selector: UInt16
+    package var base: UInt64
+    package var limit: UInt32
+    package var type: UInt8
+    /// A code or data segment, not a system one.
+    package var isCodeOrData: Bool
+    package var isLong: Bool
+    package var isBig: Bool
+    package var hasPageGranularity: Bool
+
+    package init(
+        selector: UInt16, base: UInt64, limit: UInt32, type: UInt8, isCodeOrData: Bool, isLong: Bool, isBig: Bool, hasPageGranularity: Bool
+    ) {
+        self.selector = selector
+        self.base = base
+        self.limit = limit
+        self.type = type
+        self.isCodeOrData = isCodeOrData
+        self.isLong = isLong
+        self.isBig = isBig
+        self.hasPageGranularity = hasPageGranularity
+    }
+}
+
+/// The registers a vCPU starts with. General registers not named are 0.
+package struct StartRegisters: Sendable, Equatable {
+    package var rip: UInt64 = 0
+    package var rflags: UInt64 = 2
+    package var rbx: UInt64 = 0
+    package var rsi: UInt64 = 0
+    package var cr0: UInt64 = 0
+    package var cr3: UInt64 = 0
+    package var cr4: UInt64 = 0
+    package var efer: UInt64 = 0
+    package var gdtBase: UInt64 = 0
+    package var gdtLimit: UInt16 = 0
+    package var code: Segment
+    /// DS, ES, SS, FS and GS.
+    package var data: Segment
+    package var task: Segment
+
+    package init(code: Segment, data: Segment, task: Segment) {
+        self.code = code
+        self.data = data
+        self.task = task
+    }
 }
 
 extension VCPU {
-    /// Gives a vCPU that has never run its first registers.
-    package func set(_ start: StartState) throws(Errno) {
+    /// Gives a vCPU that has never run its first registers. Its local APIC stays as after reset.
+    package func set(_ start: StartRegisters) throws(Errno) {
         let system = KernelBuffer(count: 312)
         _ = try read(.systemRegisters, into: system)
-        let registers = KernelBuffer(count: 144)
-        registers.store(UInt64(2), at: Register.rflags)
-        switch start {
-        case .protectedMode(let entry, let startInfo):
-            registers.store(UInt64(entry), at: Register.rip)
-            registers.store(UInt64(startInfo), at: Register.rbx)
-            setSegments(system, codeSelector: 0x08, dataSelector: 0x10, isLong: false)
-            system.store(UInt64(1), at: Register.cr0)  // PE
-        case .longMode(let entry, let bootParameters, let pageTables, let descriptorTable, let stack):
-            registers.store(entry, at: Register.rip)
-            registers.store(bootParameters, at: Register.rsi)
-            registers.store(stack, at: Register.rsp)
-            setSegments(system, codeSelector: 0x10, dataSelector: 0x18, isLong: true)
-            system.store(descriptorTable, at: Register.gdt)
-            system.store(UInt16(0x1F), at: Register.gdt + 8)
-            system.store(UInt64(0x8000_0001), at: Register.cr0)  // PG, PE
-            system.store(pageTables, at: Register.cr3)
-            system.store(UInt64(0x20), at: Register.cr4)  // PAE
-            system.store(UInt64(0x500), at: Register.efer)  // LMA, LME
-        }
+        for number in 0...5 { store(number == 0 ? start.code : start.data, in: system, at: 24 * number) }  // CS, DS, ES, FS, GS, SS
+        store(start.task, in: system, at: 144)
+        system.store(start.gdtBase, at: 192)
+        system.store(start.gdtLimit, at: 200)
+        system.store(start.cr0, at: 224)
+        system.store(start.cr3, at: 240)
+        system.store(start.cr4, at: 248)
+        system.store(start.efer, at: 264)
         try write(.systemRegisters, from: system)
+
+        let registers = KernelBuffer(count: 144)
+        registers.store(start.rbx, at: 8)
+        registers.store(start.rsi, at: 32)
+        registers.store(start.rip, at: 128)
+        registers.store(start.rflags, at: 136)
         try write(.registers, from: registers)
     }
 
-    /// Offsets in `struct kvm_regs` and `struct kvm_sregs`.
-    private enum Register {
-        static let rbx = 8, rsi = 32, rsp = 48, rip = 128, rflags = 136
-        static let taskSegment = 144, gdt = 192, cr0 = 224, cr3 = 240, cr4 = 248, efer = 264
-    }
-
-    private func setSegments(_ system: KernelBuffer, codeSelector: UInt16, dataSelector: UInt16, isLong: Bool) {
-        setSegment(system, 0, selector: codeSelector, type: 0xB, isLong: isLong, is32: !isLong)
-        for number in 1...5 { setSegment(system, 24 * number, selector: dataSelector, type: 0x3, isLong: false, is32: true) }
-        setSegment(system, Register.taskSegment, selector: 0, type: 0xB, isLong: false, is32: false, isSystem: true)
-    }
-
-    /// `struct kvm_segment`, flat.
-    private func setSegment(_ system: KernelBuffer, _ at: Int, selector: UInt16, type: UInt8, isLong: Bool, is32: Bool, isSystem: Bool = false) {
-        system.store(UInt64(0), at: at)
-        system.store(isSystem ? UInt32(0x67) : .max, at: at + 8)
-        system.store(selector, at: at + 12)
-        system.store(type, at: at + 14)
-        system.store(UInt8(1), at: at + 15)  // present
-        system.store(UInt8(0), at: at + 16)  // privilege level
-        system.store(UInt8(is32 ? 1 : 0), at: at + 17)
-        system.store(UInt8(isSystem ? 0 : 1), at: at + 18)
-        system.store(UInt8(isLong ? 1 : 0), at: at + 19)
-        system.store(UInt8(isSystem ? 0 : 1), at: at + 20)  // granularity
-        system.store(UInt8(0), at: at + 22)  // usable
+    private func store(_ segment: Segment, in system: KernelBuffer, at offset: Int) {
+        system.store(segment.base, at: offset)
+        system.store(segment.limit, at: offset + 8)
+        system.store(segment.selector, at: offset + 12)
+        system.store(segment.type, at: offset + 14)
+        system.store(UInt8(1), at: offset + 15)  // present
+        system.store(UInt8(0), at: offset + 16)  // privilege level
+        for (position, bit) in [segment.isBig, segment.isCodeOrData, segment.isLong, segment.hasPageGranularity].enumerated() {
+            system.store(UInt8(bit ? 1 : 0), at: offset + 17 + position)
+        }
+        system.store(UInt8(0), at: offset + 21)  // available
+        system.store(UInt8(0), at: offset + 22)  // usable
     }
 }

@@ -44,6 +44,9 @@ package struct SystemThread: Sendable {
     /// Installs the empty kick handler for the process.
     package static func installKickHandler() throws(Errno) { try check(cl_kick_install()) }
 
+    /// Lets kicks reach this thread, whatever it inherited.
+    package static func allowKicks() { _ = cl_kick_allow() }
+
     package static func setName(_ name: String) {
         // SAFETY: the name is NUL-terminated for the duration of the call.
         _ = unsafe name.withCString { unsafe cl_thread_name($0) }

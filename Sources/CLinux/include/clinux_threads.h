@@ -15,6 +15,7 @@ int cl_thread_idle(int on);                                 // this thread: SCHE
 // A kick: a real-time signal whose handler does nothing, sent so that a blocking KVM_RUN returns EINTR.
 #define CL_KICK_SIGNAL 34                                   // SIGRTMIN as glibc sees it
 int cl_kick_install(void);
+int cl_kick_allow(void);                                    // unblocks it in this thread
 int cl_kick(unsigned long thread);
 
 int cl_ignore_signal(int signal);

@@ -119,6 +119,7 @@ extension WorkerSession {
         guard commitment.takeOver() else { throw VMMError("the commit word says \(said(commitment)), not committed(\(generation))") }
         let firstRun = isPaused ? granted : machine.run()
         phase = isPaused ? .paused : .running
+        self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing
         try? failpoints.reached(.running)
         return .running(granted: granted, firstRun: firstRun)
     }

@@ -129,6 +129,7 @@ final class VCPUThread: Sendable {
     // The thread itself.
 
     private func loop() {
+        SystemThread.allowKicks()
         if !affinity.isEmpty { try? SystemThread.setAffinity(affinity) }
         var seen = letters.value &- 1
         var goal = Goal.park
