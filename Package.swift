@@ -74,10 +74,10 @@ let package = Package(
         program("baton", ["CommandLineTool"]),
         program("baton-keep", ["Keeper", "LinuxSystem", "Privilege"]),
         program("batond", ["SupervisorProgram", argumentParser]),
-        program("baton-vmm", ["VMM", "LinuxSystem"]),
+        program("baton-vmm", ["VMM", "Handover", "LinuxSystem"]),
 
         // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
-        program("baton-vmm-next", ["VMM", "Handover", "LinuxSystem"]),
+        program("baton-vmm-next", ["VMM", "LinuxSystem"]),
         program("baton-vmm-faulty", ["VMM"]),
 
         // Tests.

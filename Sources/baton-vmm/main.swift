@@ -1,4 +1,6 @@
+import Handover
 import LinuxSystem
 import VMM
 
-CurrentProcess.exitNow(WorkerMain.run(identity: WorkerImage(version: "1.0.0"), failpoints: .none))
+let image = WorkerImage(version: "1.0.0", changed: [SectionRange(name: "serial", writes: 1...1, reads: 1...1)])
+CurrentProcess.exitNow(WorkerMain.run(identity: image, failpoints: .none))

@@ -39,7 +39,7 @@ final class Machine: Sendable {
 
     /// Starts the vCPUs' threads, parked. From a thread with ordinary scheduling: they inherit it.
     func startThreads() throws(VMMError) {
-        devices.setEndingHandler { [weak self] in self?.guestEnded($0) }
+        try devices.start { [weak self] in self?.guestEnded($0) }
         let started = vcpus.enumerated().map { index, vcpu in
             VCPUThread(
                 vcpu, machine: blueprint.name, affinity: index < blueprint.affinities.count ? blueprint.affinities[index] : [],
@@ -51,9 +51,10 @@ final class Machine: Sendable {
         threadList.withLock { $0 = started }
     }
 
-    /// Ends the vCPUs' threads.
+    /// Ends all threads.
     func finish() {
         for thread in threads { thread.finish() }
+        devices.finish()
     }
 
     /// Runs devices and vCPUs. CLOCK_MONOTONIC just before the first of them entered the guest.
@@ -62,10 +63,10 @@ final class Machine: Sendable {
     @discardableResult
     func run() -> Int64 {
         if isEnded { return SystemClock.monotonic() }
-        devices.resume()
         let threads = threads
         latch.close(for: threads.count)
         for thread in threads { thread.run() }
+        devices.resume()
         _ = latch.wait(timeout: .seconds(1))
         return threads.map(\.firstRunTime).min() ?? 0
     }
@@ -82,8 +83,9 @@ final class Machine: Sendable {
             run()
             throw VMMError("vCPU \(late.joined(separator: ", ")) did not leave the guest within \(timeout)")
         }
-        devices.quiesce()
-        return ParkedVCPUs(self)
+        let parked = ParkedVCPUs(self)
+        guard devices.quiesce() else { throw VMMError("the devices' thread did not stop in time") }
+        return parked
     }
 
     /// How many vCPU threads answer a kick in time.

@@ -15,7 +15,8 @@ struct MachineBuilder: Sendable {
         try check(specification)
         guard let machineID = MachineID(bytes: specification.machineID) else { throw VMMError("a machine's id has 16 bytes") }
         let count = Int(specification.vcpus)
-        let parts = try MachineParts(lent, vcpus: count, memory: Int(specification.memory), pageSize: Int(specification.pageSize))
+        let parts = try MachineParts(
+            lent, name: specification.name, vcpus: count, memory: Int(specification.memory), pageSize: Int(specification.pageSize))
         let supported = try doing("asking which CPUID is supported") { () throws(Errno) in try parts.system.system.supportedCPUID() }
         let policy = CPUIDPolicy(supported: supported, vcpus: count, tscKHz: parts.tscKHz)
         let tables = (0..<count).map { policy.table(for: $0) }
@@ -32,7 +33,8 @@ struct MachineBuilder: Sendable {
         var blueprint = blueprint
         for index in blueprint.cpuid.indices { failpoints.cpuid(&blueprint.cpuid[index]) }
         try failpoints.reached(.map)
-        let parts = try MachineParts(lent, vcpus: blueprint.vcpus, memory: blueprint.memory, pageSize: blueprint.pageSize)
+        let parts = try MachineParts(
+            lent, name: blueprint.name, vcpus: blueprint.vcpus, memory: blueprint.memory, pageSize: blueprint.pageSize)
         try failpoints.reached(.build)
         try setCPUID(blueprint.cpuid, parts.vcpus)
         for vcpu in parts.vcpus { try blueprint.msrs.apply(to: vcpu) }

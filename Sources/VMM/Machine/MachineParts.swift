@@ -22,7 +22,7 @@ struct MachineParts {
     let tscKHz: UInt32
 
     /// Makes them in the order KVM wants: capabilities, interrupt controllers, slots, vCPUs.
-    init(_ lent: LentResources, vcpus count: Int, memory size: Int, pageSize: Int) throws(VMMError) {
+    init(_ lent: LentResources, name: String, vcpus count: Int, memory size: Int, pageSize: Int) throws(VMMError) {
         let system = try KVMSystemBox(lent.kvm)
         memory = try Self.map(lent.memory, size, pageSize)
         let vm = try doing("creating the VM") { () throws(Errno) in try system.system.createVirtualMachine() }
@@ -30,6 +30,7 @@ struct MachineParts {
             for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
             try vm.setScratchPages(taskState: MachineModel.taskStatePages, identityMap: MachineModel.identityMapPage)
             try vm.createInterruptControllers()
+            try vm.setRoutes(MachineModel.interruptRoutes)
         }
         for (number, region) in memory.layout.regions.enumerated() {
             let slot = MemorySlot(
@@ -42,7 +43,7 @@ struct MachineParts {
         }
         guard let first = made.first else { throw VMMError("a machine has at least one vCPU") }
         tscKHz = try doing("reading the TSC frequency") { () throws(Errno) in try first.tscKHz() }
-        devices = try DeviceSet(vm: vm, console: lent.console)
+        devices = try DeviceSet(vm: vm, console: lent.console, machine: name)
         self.vm = vm
         self.system = system
         vcpus = made

@@ -1,4 +1,5 @@
 internal import Checkpoint
+internal import Devices
 internal import Handover
 internal import KVM
 internal import LinuxSystem
@@ -11,7 +12,7 @@ struct DecodedCheckpoint: Sendable {
     let vcpus: [VCPUState]
     let clock: ClockState
     let chips: [[UInt8]]
-    let devices: DeviceSet.Decoded
+    let devices: PlatformState
 
     /// - Parameter bytes: a private copy; the writer can still change the original.
     init(_ bytes: [UInt8], blueprint: Blueprint, writtenBy generation: UInt32, image: WorkerImage) throws(CheckpointError) {
@@ -40,7 +41,7 @@ struct DecodedCheckpoint: Sendable {
             }
             return chips
         }
-        devices = try DeviceSet.decode(reader)
+        devices = try PlatformState(from: reader)
     }
 }
 
@@ -59,7 +60,7 @@ extension Machine {
             try doing("restoring the interrupt controllers") { () throws(Errno) in try vm.write(chip, from: buffer) }
         }
         try saved.clock.restore(to: vm)
-        try devices.restore(saved.devices)
+        if let ending = devices.restore(saved.devices) { carryEnding(ending) }
         switch saved.machine.ending {
         case .none: break
         case .powerOff: carryEnding(.powerOff)

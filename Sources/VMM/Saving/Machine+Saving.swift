@@ -26,6 +26,8 @@ struct PromisedVersions: Sendable, Equatable {
         versions = Dictionary(image.sections.map { ($0.name, $0.writes.upperBound) }, uniquingKeysWith: max)
     }
 
+    var forCheckpoint: SectionVersions { SectionVersions(versions) }
+
     subscript(name: String) -> UInt16 { versions[name] ?? 1 }
 }
 

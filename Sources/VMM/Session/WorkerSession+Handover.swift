@@ -14,7 +14,10 @@ extension WorkerSession {
         let machine = try current()
         if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true) }
         try failpoints.reached(.settle)
-        machine.devices.settle()
+        guard machine.devices.quiesce() else {
+            if !isPaused { machine.devices.resume() }
+            throw VMMError("the devices' thread did not stop in time")
+        }
         phase = .settled
         return .settled
     }
@@ -49,7 +52,7 @@ extension WorkerSession {
         switch phase {
         case .running, .paused: return .resumed(overdue: false)
         case .settled:
-            try current().devices.unsettle()
+            if !isPaused { try current().devices.resume() }
             phase = isPaused ? .paused : .running
             return .resumed(overdue: false)
         case .frozen:
@@ -67,7 +70,6 @@ extension WorkerSession {
             phase = .stopped
             return false
         }
-        machine?.devices.unsettle()
         if !isPaused { machine?.run() }
         phase = isPaused ? .paused : .running
         return true
