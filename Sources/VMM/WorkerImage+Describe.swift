@@ -13,14 +13,15 @@ extension WorkerImage {
             "\"models\":[\(models.map(json).joined(separator: ","))]",
             "\"sections\":[\(sections.joined(separator: ","))]",
             "\"features\":[\(Self.features.map(json).joined(separator: ","))]",
-            "\"needs\":{\"kernel\":\"5.14\",\"kvm\":[\(Self.capabilities.map(json).joined(separator: ","))]}",
+            "\"needs\":[\(Self.needs.map(json).joined(separator: ","))]",
         ]
         return "{\(fields.joined(separator: ","))}"
     }
 
     private static let features = ["transfer", "pvh", "bzimage", "serial-8250", "pit-8254"]
-    /// KVM_CAP_* without the prefix.
-    private static let capabilities = ["IRQCHIP", "USER_MEMORY", "IMMEDIATE_EXIT", "XSAVE", "ADJUST_CLOCK"]
+    private static let needs = [
+        "linux-5.14", "KVM_CAP_IRQCHIP", "KVM_CAP_USER_MEMORY", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_XSAVE", "KVM_CAP_ADJUST_CLOCK",
+    ]
 
     private func json(_ range: ClosedRange<UInt16>) -> String { "[\(range.lowerBound),\(range.upperBound)]" }
 

@@ -4,9 +4,6 @@ package import LinuxSystem
 
 /// The one entry of every worker image.
 package enum WorkerMain {
-    /// The session socket's number: 0 and 1 lead nowhere, 2 is the log.
-    private static let session: CInt = 3
-
     /// Runs a worker to its end and returns the process's exit status.
     ///
     /// - Parameters:
@@ -14,29 +11,26 @@ package enum WorkerMain {
     ///   - failpoints: ``Failpoints/none`` in every shipped program.
     ///   - arguments: as given to the process, its name first.
     package static func run(identity: WorkerImage, failpoints: Failpoints, arguments: [String] = CommandLine.arguments) -> Int32 {
-        switch arguments.dropFirst().first {
-        case "--describe":
-            writeToStandardOutput(identity.describe() + "\n")
-            return 0
-        case "--version":
-            writeToStandardOutput("baton-vmm \(identity.version)\n")
-            return 0
-        case "--help":
-            writeToStandardOutput(help)
-            return 0
-        case let other?:
-            writeToStandardError("baton-vmm: \(other) is not an option; --help lists them")
+        switch WorkerArguments(arguments) {
+        case .describe: writeToStandardOutput(identity.describe() + "\n")
+        case .version: writeToStandardOutput("baton-vmm \(identity.version)\n")
+        case .help: writeToStandardOutput(WorkerArguments.text)
+        case .wrong(let reason):
+            writeToStandardError("baton-vmm: \(reason); --help says more")
             return 64
-        case nil:
-            return serve(identity, failpoints)
+        case .serve(let session, let generation):
+            guard let socket = UnixSocket.inherited(session) else {
+                writeToStandardError("baton-vmm: descriptor \(session) is not open; batond starts workers, --help says more")
+                return 64
+            }
+            return serve(socket, identity, generation: generation, failpoints)
         }
+        return 0
     }
 
-    private static func serve(_ image: WorkerImage, _ failpoints: Failpoints) -> Int32 {
-        guard let socket = UnixSocket.inherited(session) else {
-            writeToStandardError("baton-vmm: descriptor 3 is not open; batond starts workers, see --help")
-            return 64
-        }
+    /// Serves one session until it ends, on the calling thread.
+    @discardableResult
+    package static func serve(_ socket: consuming UnixSocket, _ image: WorkerImage, generation: UInt32, _ failpoints: Failpoints) -> Int32 {
         do {
             try SystemThread.installKickHandler()
             try failpoints.reached(.hello)
@@ -44,24 +38,61 @@ package enum WorkerMain {
             writeToStandardError("baton-vmm: \(error)")
             return 70
         }
-        serve(socket, image, failpoints)
+        WorkerSession(SupervisorChannel(socket), image: image, generation: generation, failpoints: failpoints).serve()
         return 0
     }
+}
 
-    /// Serves one session until it ends, on the calling thread.
-    package static func serve(_ socket: consuming UnixSocket, _ image: WorkerImage, _ failpoints: Failpoints) {
-        WorkerSession(SupervisorChannel(socket), image: image, failpoints: failpoints).serve()
+/// What a worker's command line asks for.
+enum WorkerArguments: Equatable {
+    case serve(session: CInt, generation: UInt32)
+    case describe, version, help
+    case wrong(String)
+
+    init(_ arguments: [String]) {
+        var session: CInt = 3
+        var generation: UInt32?
+        var rest = arguments.dropFirst()
+        while let option = rest.popFirst() {
+            switch option {
+            case "--describe": self = .describe
+            case "--version": self = .version
+            case "--help": self = .help
+            case "--session", "--generation", "--machine":
+                guard let value = rest.popFirst() else {
+                    self = .wrong("\(option) needs a value")
+                    return
+                }
+                if option == "--machine" { continue }  // for people who list processes; the session says it too
+                guard let number = UInt32(value), option == "--generation" || number < 1024 else {
+                    self = .wrong("\(option) \(value) is not a number it takes")
+                    return
+                }
+                if option == "--session" { session = CInt(number) } else { generation = number }
+                continue
+            default: self = .wrong("\(option) is not an option")
+            }
+            return
+        }
+        guard let generation else {
+            self = .wrong("--generation is missing: batond starts workers")
+            return
+        }
+        self = .serve(session: session, generation: generation)
     }
 
-    private static let help = """
-        usage: baton-vmm [--describe | --version | --help]
+    static let text = """
+        usage: baton-vmm --generation N [--session FD] [--machine NAME]
+               baton-vmm --describe | --version | --help
 
-        Runs one virtual machine with the descriptors it is lent over the session socket, descriptor 3. batond starts it so; by hand it
-        only answers:
+        Runs one virtual machine with the descriptors it is lent over the session socket. batond starts it so.
 
-          --describe   what this image is: version, models, checkpoint sections, needs, as JSON
-          --version    its version
-          --help       this text
+          --generation N   which of the machine's workers this is
+          --session FD     number of the session socket, 3 if not given
+          --machine NAME   for people who list processes
+          --describe       what this image is: version, models, checkpoint sections, needs, as JSON
+          --version        its version
+          --help           this text
 
         """
 }

@@ -107,7 +107,7 @@ final class Worker {
         channel = WorkerChannel(pair.takeNear())
         try SystemThread.installKickHandler()
         thread = try SystemThread(name: "worker\(generation)") {
-            if let socket = UnixSocket.inherited(number) { WorkerMain.serve(socket, image, failpoints) }
+            if let socket = UnixSocket.inherited(number) { WorkerMain.serve(socket, image, generation: generation, failpoints) }
         }
         try hello()
     }

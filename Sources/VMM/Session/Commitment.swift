@@ -23,9 +23,10 @@ struct Commitment {
     /// committed → running, before the first KVM_RUN.
     func takeOver() -> Bool { change(CommitWord(.committed, generation), to: CommitWord(.running, generation)) }
 
-    /// Power-on: no worker runs. An untouched word is taken as well as one committed to this generation.
+    /// Power-on: no worker runs. The word may name this generation already, or nobody.
     func powerOn() -> Bool {
-        takeOver() || word.exchange(expected: 0, desired: CommitWord(.running, generation).rawValue).exchanged
+        current == CommitWord(.running, generation) || takeOver()
+            || word.exchange(expected: 0, desired: CommitWord(.running, generation).rawValue).exchanged
     }
 
     private func change(_ old: CommitWord, to new: CommitWord) -> Bool {

@@ -77,17 +77,18 @@ extension WorkerSession {
 
     /// Copies, verifies and decodes the checkpoint and puts it into the machine that was built. Nothing shared is touched.
     func load(length: UInt64, digest: UInt32) throws(VMMError) -> Report {
+        if phase == .loaded, let loadedReport { return loadedReport }
         try require(.prepared, for: "load")
         let machine = try current()
-        guard let checkpoint, length <= UInt64(checkpoint.length) else {
-            throw VMMError("a checkpoint of \(length) bytes does not fit its memory")
-        }
         let began = SystemClock.monotonic()
+        let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false) }
+        let length = length == 0 ? try announcedLength(checkpoint) : length
+        if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
         phase = .loading
         do throws(VMMError) {
             try failpoints.reached(.load)
             let bytes = checkpoint.copyOut(at: 0, count: Int(length))
-            if CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
+            if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
             let decoded = try doing("checkpoint") { () throws(CheckpointError) in
                 try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: try writer(of: bytes), image: image)
             }
@@ -99,7 +100,15 @@ extension WorkerSession {
             throw error
         }
         phase = .loaded
-        return .loaded(began: began, loaded: SystemClock.monotonic())
+        let report = Report.loaded(began: began, loaded: SystemClock.monotonic())
+        loadedReport = report
+        return report
+    }
+
+    /// What the checkpoint's own header says, for a supervisor that was not there when it was written.
+    private func announcedLength(_ checkpoint: SharedMapping) throws(VMMError) -> UInt64 {
+        let header = checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, checkpoint.length))
+        return try doing("checkpoint") { () throws(CheckpointError) in UInt64(try CheckpointHeader(judging: header).totalLength) }
     }
 
     /// The generation that must have written the checkpoint: the frozen one. When one was committed already and died before it ran,

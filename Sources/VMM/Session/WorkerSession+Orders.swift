@@ -6,7 +6,7 @@ extension WorkerSession {
     /// Carries out one order. `nil`: the answer comes later. Throwing refuses it, and nothing has changed.
     func carryOut(_ order: Order, _ descriptors: [SharedDescriptor], _ sequence: UInt32) throws(VMMError) -> Report? {
         switch order {
-        case .lend(let entries, _): try lend(entries, descriptors)
+        case .lend(let entries, let total): try lend(entries, descriptors, total: total)
         case .start(let specification): try start(specification)
         case .exportBlueprint(let versions): try exportBlueprint(versions)
         case .prepare(let blueprint): try prepare(blueprint, sequence)
@@ -36,10 +36,11 @@ extension WorkerSession {
         if !phases.contains(phase) { throw VMMError("cannot \(what): the worker is \(phase)") }
     }
 
-    private func lend(_ entries: [ManifestEntry], _ descriptors: [SharedDescriptor]) throws(VMMError) -> Report {
+    private func lend(_ entries: [ManifestEntry], _ descriptors: [SharedDescriptor], total: UInt32) throws(VMMError) -> Report {
         try failpoints.reached(.lend)
         try leases.add(entries, descriptors)
-        return .lent(held: UInt32(leases.count))
+        if entries.contains(where: { $0.kind == .checkpoint }) { checkpoint = nil }  // mapped anew when it is needed
+        return .lent(held: min(total, UInt32(leases.count)))
     }
 
     private func start(_ specification: StartSpecification) throws(VMMError) -> Report {

@@ -13,8 +13,7 @@ final class WorkerSession {
     let channel: SupervisorChannel
     var phase = WorkerPhase.waiting
     var leases = Leases()
-    /// Known from the first order on.
-    var generation: UInt32 = 0
+    let generation: UInt32
     var commitment: Commitment?
     var machine: Machine?
     var preparation: Preparation?
@@ -23,13 +22,15 @@ final class WorkerSession {
     var room: SavingRoom?
     var checkpoint: SharedMapping?
     var isPaused = false
+    var loadedReport: Report?
     /// CLOCK_MONOTONIC when the freeze ends by itself.
     var freezeEnd: Int64?
     private var isEndingReported = false
     private var lastAnswer: (sequence: UInt32, report: Report)?
     private var hasSupervisor = true
 
-    init(_ channel: SupervisorChannel, image: WorkerImage, failpoints: Failpoints) {
+    init(_ channel: SupervisorChannel, image: WorkerImage, generation: UInt32, failpoints: Failpoints) {
+        self.generation = generation
         self.channel = channel
         self.image = image
         self.failpoints = failpoints
@@ -74,7 +75,6 @@ final class WorkerSession {
     }
 
     private func answer(_ received: Received<Order>, _ envelope: Envelope) -> Report? {
-        if generation == 0 { generation = envelope.generation }
         if envelope.generation != generation {
             return .refused(reason: "the order is for generation \(envelope.generation), this is generation \(generation)")
         }
