@@ -78,7 +78,8 @@ let package = Package(
 
         // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
         program("baton-vmm-next", ["VMM", "LinuxSystem"]),
-        program("baton-vmm-faulty", ["VMM"]),
+        .target(name: "CImageStamp", cSettings: strictC),
+        program("baton-vmm-faulty", ["CImageStamp", "GuestMemory", "Handover", "KVM", "LinuxSystem", "VMM"]),
 
         // Tests.
         tests("ImportRuleTests", []),
