@@ -12,3 +12,7 @@ fi
 self=${0##*/}
 say() { printf '%s: %s\n' "$self" "$*" >&2; }
 die() { printf '%s: error: %s\n' "$self" "$*" >&2; exit 1; }
+
+# A script that stops because some command failed says which.
+set -E
+trap 'say "stopped: line $LINENO of ${BASH_SOURCE[0]##*/}: $BASH_COMMAND (status $?)"' ERR
