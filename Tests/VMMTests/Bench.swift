@@ -12,6 +12,8 @@ import Wire
 enum Host {
     static let hasKVM = (try? OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true)) != nil
     static let guest = root + "/out/guest/heartbeat.elf"
+    static let images = root + "/out/images"
+    static let hasImages = (try? OwnedDescriptor.open(images + "/baton-vmm-next", followingLinks: true)) != nil
     static let hasGuest = (try? OwnedDescriptor.open(guest, followingLinks: true)) != nil
 
     /// The repository.
@@ -80,9 +82,20 @@ final class Bench {
         return worker
     }
 
+    /// A worker process of one of the built images.
+    func process(_ image: String, generation: UInt32) throws -> Worker {
+        let file = try OwnedDescriptor.open(Host.images + "/" + image, followingLinks: true)
+        let worker = try Worker(generation: generation, executing: file)
+        try lend(to: worker)
+        return worker
+    }
+
     /// A worker that has powered the machine on.
     func powerOn(_ commandLine: String = "", generation: UInt32 = 1) throws -> Worker {
-        let worker = try worker(generation: generation)
+        try powerOn(try worker(generation: generation), commandLine)
+    }
+
+    func powerOn(_ worker: Worker, _ commandLine: String = "") throws -> Worker {
         let report = try worker.order(.start(specification(commandLine + " vcpus=\(vcpus)")), timeout: .seconds(10))
         guard case .running = report else { throw VMMError("\(report)") }
         return worker
@@ -109,6 +122,17 @@ final class Worker {
         thread = try SystemThread(name: "worker\(generation)") {
             if let socket = UnixSocket.inherited(number) { WorkerMain.serve(socket, image, generation: generation, failpoints) }
         }
+        try hello()
+    }
+
+    /// In a process of its own.
+    init(generation: UInt32, executing image: borrowing OwnedDescriptor) throws {
+        self.generation = generation
+        let pair = try UnixSocket.sequencedPair()
+        let null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", .readWrite))
+        let request = SpawnRequest(arguments: ["baton-vmm", "--generation", "\(generation)"], descriptors: [null, null, null, pair.far])
+        channel = WorkerChannel(pair.takeNear())
+        process = try request.spawn(executing: image).takeProcess()
         try hello()
     }
 
@@ -140,6 +164,8 @@ final class Worker {
         try channel.send(.retire, generation: generation, sequence: sequence)
         thread?.join()
         thread = nil
+        if process != nil { _ = process!.waitForEnd(timeout: .seconds(10)) }
+        if process != nil { _ = process!.reap() }
     }
 }
 
@@ -163,8 +189,10 @@ struct Timeline {
 extension Bench {
     /// One handover from worker to worker, as a supervisor drives it.
     func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
-        let sections = (incoming.identity?.sections ?? []).map { SectionVersion(name: $0.name, version: $0.reads.upperBound) }
-        guard case .blueprint(let blueprint) = try outgoing.order(.exportBlueprint(versions: sections)) else { throw VMMError("no blueprint") }
+        let agreement = SectionAgreement(
+            outgoing: outgoing.identity?.sections ?? [], incoming: incoming.identity?.sections ?? [], outgoingVersion: "outgoing",
+            incomingVersion: "incoming")
+        guard case .blueprint(let blueprint) = try outgoing.order(.exportBlueprint(versions: agreement.versions)) else { throw VMMError("no blueprint") }
         let prepared = try incoming.order(.prepare(blueprint: blueprint), timeout: .seconds(20))
         guard case .prepared = prepared else { throw VMMError("\(prepared)") }
         let settled = try outgoing.order(.settle)

@@ -17,6 +17,24 @@ struct RunningTests {
         try worker.retire()
     }
 
+    @Test(.enabled(if: Host.hasImages, "make images has not been run"), arguments: [1, 2])
+    func aMachineGoesFromProcessToProcess(vcpus: Int) throws {
+        let bench = try Bench(vcpus: UInt32(vcpus))
+        var worker = try bench.powerOn(try bench.process("baton-vmm", generation: 1), "report-ms=200")
+        SystemClock.sleep(.milliseconds(600))
+        for generation in 2...12 {
+            let next = try bench.process(generation % 2 == 0 ? "baton-vmm-next" : "baton-vmm", generation: UInt32(generation))
+            let times = try bench.handOver(from: worker, to: next)
+            print(times.line)
+            try worker.retire()
+            worker = next
+            SystemClock.sleep(.milliseconds(150))
+        }
+        SystemClock.sleep(.milliseconds(500))
+        print(bench.output.split(separator: "\n").last ?? "")
+        try worker.retire()
+    }
+
     @Test func aMachineGoesFromWorkerToWorker() throws {
         let bench = try Bench(vcpus: 2)
         var worker = try bench.powerOn("report-ms=200")
