@@ -87,6 +87,14 @@ let package = Package(
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"]),
+        .target(
+            name: "ControlTestSupport", dependencies: ["Control", "LinuxSystem", "Supervisor", systemPackage], path: "Tests/ControlTestSupport",
+            swiftSettings: strict),
+        tests("ControlTests", ["Control", "ControlTestSupport", "LinuxSystem", "Supervisor", systemPackage]),
+        .testTarget(
+            name: "CommandLineToolTests",
+            dependencies: ["CommandLineTool", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage],
+            exclude: ["Golden", "Fixtures"], swiftSettings: strict),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

@@ -42,6 +42,20 @@ struct GlobalOptions: ParsableArguments {
 
     @Flag(help: "Write JSON: one object, or one a line where there are many.")
     var json = false
+
+    /// `baton --json list` as `baton list --json`: every command has these options, so they may come first as well.
+    static func moved(behindCommandIn arguments: [String]) -> [String] {
+        var leading: [String] = []
+        var rest = arguments[...]
+        while let first = rest.first, first == "--json" || first == "--socket" || first.hasPrefix("--socket=") {
+            let count = first == "--socket" ? 2 : 1
+            leading += rest.prefix(count)
+            rest = rest.dropFirst(count)
+        }
+        guard !leading.isEmpty, !rest.isEmpty else { return arguments }
+        let end = rest.firstIndex(of: "--") ?? rest.endIndex
+        return rest[..<end] + leading + rest[end...]
+    }
 }
 
 /// A command that does something.

@@ -1,18 +1,6 @@
 internal import Control
 internal import LinuxSystem
 
-/// Ctrl-C, as something to wait for. While it lives the signal does not end the process.
-final class Interrupt {
-    private let signals: SignalDescriptor
-
-    init?() {
-        guard let signals = try? SignalDescriptor([.interrupt]) else { return nil }
-        self.signals = signals
-    }
-
-    var number: CInt { signals.descriptor.number }
-}
-
 /// Starts a handover and shows its steps until it is over, or until Ctrl-C: then it goes on alone.
 struct HandoverFollower {
     let session: Session
@@ -24,7 +12,7 @@ struct HandoverFollower {
     /// Follows to the end. A handover that does not go through is thrown as the supervisor's error.
     func follow(_ method: SupervisorMethod, _ parameters: some Encodable) throws(CommandFailure) {
         // Before the call: once it is sent, Ctrl-C must be ours to explain.
-        let interrupt = Interrupt()
+        let interrupt = session.context.interrupt()
         let output = session.context.output
         var client = try session.connect()
         let details = try client.call(.show, Parameters.OneMachine(machine: machine), as: Results.Show.self).details

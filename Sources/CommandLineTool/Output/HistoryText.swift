@@ -61,7 +61,8 @@ struct HistoryText {
 
     func event(_ event: Event) -> String {
         let who = [event.machine, event.generation.map { "g\($0)" }].compactMap(\.self).joined(separator: " ")
-        return "\(style.dim(Quantity.time(event.atNanoseconds)))  \(style.bold(who))  \(what(event))\n"
+        let padding = String(repeating: " ", count: max(0, 12 - who.count))
+        return "\(style.dim(Quantity.time(event.atNanoseconds)))  \(style.bold(who))\(padding)  \(what(event))\n"
     }
 
     private func what(_ event: Event) -> String {

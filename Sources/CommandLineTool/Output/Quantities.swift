@@ -87,7 +87,7 @@ enum Quantity {
 
     private static func hundredths(_ count: Int, of unit: Int) -> String {
         let hundredths = (count + unit / 200) / (unit / 100)
-        if hundredths >= 1000 { return "\((hundredths + 50) / 100)" }
+        if hundredths >= 995 { return "\((hundredths + 50) / 100)" }
         return hundredths >= 100 ? "\((hundredths + 5) / 100).\((hundredths + 5) / 10 % 10)" : "0.\(two(hundredths))"
     }
 }

@@ -13,6 +13,8 @@ package struct Context: Sendable {
     package var now: @Sendable () -> Int
     /// Nanoseconds of a clock that only goes forward.
     package var clock: @Sendable () -> Int
+    /// Called before something is begun that goes on when its watcher is interrupted.
+    package var interrupt: @Sendable () -> (any Interrupt)? = { nil }
 
     package init(
         environment: [String: String], output: any TextStream, errors: any TextStream, workingDirectory: String,
@@ -28,10 +30,12 @@ package struct Context: Sendable {
 
     /// This process's own.
     package static var process: Context {
-        Context(
+        var context = Context(
             environment: ProcessInfo.processInfo.environment, output: StandardTextStream(.output), errors: StandardTextStream(.error),
             workingDirectory: FileManager.default.currentDirectoryPath, now: { Int(SystemClock.wall()) },
             clock: { Int(SystemClock.monotonic()) })
+        context.interrupt = { InterruptKey() }
+        return context
     }
 }
 

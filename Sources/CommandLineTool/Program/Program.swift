@@ -12,17 +12,15 @@ package enum Program {
 
     /// Runs one command.
     package static func run(_ arguments: [String], in context: Context) -> ExitStatus {
-        let command: any ParsableCommand
+        var command: any ParsableCommand
         do {
-            command = try BatonCommand.parseAsRoot(arguments)
+            command = try BatonCommand.parseAsRoot(GlobalOptions.moved(behindCommandIn: arguments))
+            // What is no command of ours is ArgumentParser's own: help, or a group without one of its commands.
+            if !(command is any SupervisorCommand) { try command.run() }
         } catch {
             return finishParsing(error, in: context)
         }
-        guard let command = command as? any SupervisorCommand else {
-            // A group of commands without one of them: its help is the answer.
-            context.output.write(BatonCommand.helpMessage(for: type(of: command), columns: columns(of: context.output)) + "\n")
-            return .done
-        }
+        guard let command = command as? any SupervisorCommand else { return .done }
         do throws(CommandFailure) {
             try command.execute(in: Session(context: context, global: command.global))
             return .done
@@ -41,7 +39,8 @@ package enum Program {
     private static func finishParsing(_ error: any Error, in context: Context) -> ExitStatus {
         let isError = BatonCommand.exitCode(for: error) != .success
         let stream = isError ? context.errors : context.output
-        stream.write(BatonCommand.fullMessage(for: error, columns: columns(of: stream)) + "\n")
+        let message = BatonCommand.fullMessage(for: error, columns: columns(of: stream))
+        stream.write((message.hasPrefix("Error: ") ? "baton: \(message.dropFirst(7))" : message) + "\n")
         return isError ? .usage : .done
     }
 
