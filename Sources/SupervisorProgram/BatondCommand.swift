@@ -76,7 +76,9 @@ package struct BatondCommand: ParsableCommand {
         let settings = try configuration()
         try FileSystem.createDirectory(settings.runDirectory)
         let client = CustodyClient(UnixSocket(OwnedDescriptor(owning: custody)))
-        let host = Host(settings, custody: client, privileged: kept.contains(.setUID), hook: hook)
+        let host = Host(
+            settings, custody: client, changesUsers: kept.contains(.setUID) && kept.contains(.setGID), raisesLimits: kept.contains(.sysResource),
+            hook: hook)
         let core = try SupervisorCore(host: host)
         try core.start()
         let server = try listen(settings.socketPath, core)

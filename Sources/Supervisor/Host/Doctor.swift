@@ -32,7 +32,7 @@ struct Doctor {
         let limit = CurrentProcess.memoryLockLimit
         if limit == .max { return Check(name: "memlock", verdict: .ok, detail: "unlimited") }
         let text = "\(limit >> 20) MiB"
-        return host.users.base != nil
+        return host.raisesLimits
             ? Check(name: "memlock", verdict: .ok, detail: "\(text); workers get their machine's memory and 64 MiB")
             : Check(name: "memlock", verdict: .warning, detail: "\(text): passed-through devices would need their machine's memory")
     }

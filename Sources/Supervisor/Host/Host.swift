@@ -47,12 +47,18 @@ package final class Host: Sendable {
     /// At most this many machines are in blackout at once.
     let admission: Admission
     let events: EventLog
+    /// Whether limits can be raised above our own: each worker may then lock its machine's memory.
+    let raisesLimits: Bool
     let hook: StepHook
 
-    package init(_ configuration: Configuration, custody: CustodyClient, privileged: Bool, hook: @escaping StepHook = { _ in }) {
+    /// `changesUsers`, `raisesLimits`: what this process has the privileges for.
+    package init(
+        _ configuration: Configuration, custody: CustodyClient, changesUsers: Bool, raisesLimits: Bool, hook: @escaping StepHook = { _ in }
+    ) {
         self.configuration = configuration
         self.custody = custody
-        users = WorkerUsers(base: privileged ? configuration.workerUserBase : nil)
+        self.raisesLimits = raisesLimits
+        users = WorkerUsers(base: changesUsers ? configuration.workerUserBase : nil)
         images = ImageStore(directories: configuration.imageDirectories, custody: custody, users: users)
         admission = Admission(limit: max(1, SystemClock.processorCount / 2))
         events = EventLog()

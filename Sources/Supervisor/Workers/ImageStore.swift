@@ -156,12 +156,7 @@ private struct OwnDescription: Decodable {
     let models: [String]
     let sections: [Section]
     let features: [String]?
-    let needs: Needs?
-
-    struct Needs: Decodable {
-        let kernel: String?
-        let kvm: [String]?
-    }
+    let needs: [String]?
 
     func description(path: String, digest: String) -> ImageDescription {
         ImageDescription(
@@ -170,7 +165,6 @@ private struct OwnDescription: Decodable {
                 .init(
                     name: $0.name, writes: .init(lowest: $0.writes.min() ?? 0, highest: $0.writes.max() ?? 0),
                     reads: .init(lowest: $0.reads.min() ?? 0, highest: $0.reads.max() ?? 0))
-            }, features: features ?? [],
-            needs: (needs?.kernel.map { ["Linux \($0)"] } ?? []) + (needs?.kvm ?? []).map { "KVM_CAP_\($0)" })
+            }, features: features ?? [], needs: needs ?? [])
     }
 }

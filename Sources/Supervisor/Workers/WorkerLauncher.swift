@@ -20,8 +20,7 @@ struct WorkerLauncher {
             arguments: ["baton-vmm", "--session", "3", "--machine", spec.name, "--generation", "\(generation)"],
             descriptors: [null, log, log, workerEnd])
         host.users.restrict(&request, slot: slot, generation: generation)
-        request.openFiles = 4096
-        if host.users.base != nil { request.memoryLock = spec.memory.sizeBytes + (64 << 20) }
+        if host.raisesLimits { request.memoryLock = spec.memory.sizeBytes + (64 << 20) }
         let child = try request.spawn(executing: image.file.descriptor)
         let worker = Worker(generation: generation, image: image, pid: child.pid, process: child.takeProcess(), channel: channel)
         do {
