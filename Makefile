@@ -8,7 +8,7 @@ out := $(CURDIR)/out
 debug = $(shell scripts/scratch debug)
 release = $(shell scripts/scratch release)
 
-programs := baton batond baton-keep
+programs := baton batond baton-keep batond-held
 images := baton-vmm baton-vmm-next baton-vmm-faulty
 sources := Package.swift Sources Tests
 

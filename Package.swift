@@ -76,6 +76,9 @@ let package = Package(
         program("batond", ["SupervisorProgram", argumentParser]),
         program("baton-vmm", ["VMM", "Handover", "LinuxSystem"]),
 
+        // A supervisor for tests, held at a named step.
+        program("batond-held", ["Handover", "LinuxSystem", "SupervisorProgram", argumentParser]),
+
         // Worker images for tests: a newer honest version, and one that misbehaves as it is stamped.
         program("baton-vmm-next", ["VMM", "LinuxSystem"]),
         .target(name: "CImageStamp", cSettings: strictC),
