@@ -89,6 +89,9 @@ let package = Package(
         tests("WireTests", ["Wire"]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
+        tests("BootTests", ["VMM", "GuestMemory", "LinuxSystem", "Wire", systemPackage]),
+        .target(name: "ConfinementAttempts", dependencies: ["CLinux"], path: "Tests/ConfinementAttempts", cSettings: strictC),
+        tests("ConfinementTests", ["ConfinementAttempts", "VMM", "LinuxSystem"]),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"]),
         .target(
             name: "ControlTestSupport", dependencies: ["Control", "LinuxSystem", "Supervisor", systemPackage], path: "Tests/ControlTestSupport",

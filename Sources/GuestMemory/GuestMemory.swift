@@ -21,9 +21,15 @@ package final class GuestMemory: Sendable {
     /// The whole memory object: offset 0 is the first byte of the first region.
     package let mapping: SharedMapping
 
+    /// MADV_DONTDUMP.
+    private static let leaveOutOfDumps: CInt = 16
+
+    /// Takes over a mapping and leaves it out of core dumps: what a guest keeps in its RAM is not for whoever reads those.
+    ///
     /// - Parameter mapping: as long as the layout's size.
     package init(_ layout: GuestMemoryLayout, mapping: SharedMapping) {
         precondition(mapping.length == layout.size, "the mapping is not the RAM's size")
+        try? mapping.advise(Self.leaveOutOfDumps, at: 0, count: mapping.length)  // cannot fail on a whole mapping
         self.layout = layout
         self.mapping = mapping
     }
