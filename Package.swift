@@ -92,7 +92,6 @@ let package = Package(
         tests("BootTests", ["VMM", "GuestMemory", "LinuxSystem", "Wire", systemPackage]),
         .target(name: "ConfinementAttempts", dependencies: ["CLinux"], path: "Tests/ConfinementAttempts", cSettings: strictC),
         tests("ConfinementTests", ["ConfinementAttempts", "VMM", "LinuxSystem"]),
-        tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"]),
         .target(
             name: "ControlTestSupport", dependencies: ["Control", "LinuxSystem", "Supervisor", systemPackage], path: "Tests/ControlTestSupport",
             swiftSettings: strict),
@@ -101,6 +100,7 @@ let package = Package(
             name: "CommandLineToolTests",
             dependencies: ["CommandLineTool", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage],
             exclude: ["Golden", "Fixtures"], swiftSettings: strict),
+        tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

@@ -43,9 +43,13 @@ extension CheckpointHeader {
         } catch { throw .header(error) }
         guard formatVersion == CheckpointFormat.version else { throw .formatVersion(found: formatVersion) }
         do throws(WireError) {
-            try reader.expect(UInt64(CheckpointFormat.headerLength), field: "the header's length", as: try reader.u16())
-            sectionCount = Int(try reader.bounded(try reader.u32(), limit: CheckpointFormat.maximumSections))
-            totalLength = Int(try reader.bounded(try reader.u64(), limit: CheckpointFormat.maximumLength))
+            let lengthOffset = reader.offset
+            let length = try reader.u16()
+            if length != CheckpointFormat.headerLength {
+                throw WireError.invalid(offset: lengthOffset, field: "the header's length", value: UInt64(length))
+            }
+            sectionCount = try reader.count32(limit: CheckpointFormat.maximumSections)
+            totalLength = try reader.count64(limit: CheckpointFormat.maximumLength)
             machine = try reader.machineID()
             generation = try reader.u64()
             writer = try reader.paddedText(CheckpointFormat.writerLength)
@@ -80,20 +84,27 @@ extension SectionDescription {
         }
         mustUnderstand = flags & CheckpointFormat.mustUnderstandFlag != 0
         checksum = try reader.u32()
-        let length = Int(try reader.bounded(try reader.u64(), limit: CheckpointFormat.maximumLength))
+        let length = try reader.count64(limit: CheckpointFormat.maximumLength)
         content = reader.offset..<reader.offset + length
         try reader.skip(length)
     }
 }
 
 extension WireReader {
-    fileprivate func expect(_ expected: UInt64, field: String, as found: some UnsignedInteger) throws(WireError) {
-        if UInt64(found) != expected { throw .invalid(offset: offset - 2, field: field, value: UInt64(found)) }
+    /// A 32-bit number of at most `limit`.
+    fileprivate mutating func count32(limit: Int) throws(WireError) -> Int {
+        let start = offset
+        let value = try u32()
+        if value > limit { throw .tooLong(offset: start, length: UInt64(value), limit: limit) }
+        return Int(value)
     }
 
-    fileprivate func bounded<Value: FixedWidthInteger & UnsignedInteger>(_ value: Value, limit: Int) throws(WireError) -> Value {
-        if value > limit { throw .tooLong(offset: offset - MemoryLayout<Value>.size, length: UInt64(value), limit: limit) }
-        return value
+    /// A 64-bit number of at most `limit`.
+    fileprivate mutating func count64(limit: Int) throws(WireError) -> Int {
+        let start = offset
+        let value = try u64()
+        if value > limit { throw .tooLong(offset: start, length: value, limit: limit) }
+        return Int(value)
     }
 
     /// A field of `length` bytes: UTF-8, then zeros to its end.

@@ -23,6 +23,10 @@ package enum WorkerMain {
                 writeToStandardError("baton-vmm: descriptor \(session) is not open; batond starts workers, --help says more")
                 return 64
             }
+            do { _ = try Confinement.confine() } catch {
+                writeToStandardError("baton-vmm: \(error)")
+                return 70
+            }
             return serve(socket, identity, generation: generation, failpoints)
         }
         return 0
