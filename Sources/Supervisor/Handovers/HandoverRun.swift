@@ -59,6 +59,8 @@ final class HandoverRun {
     var times = StepTimes()
     var incoming: Worker?
     var blueprint: [UInt8] = []
+    /// Of the machine as the outgoing worker shows it; every other must show the same. Empty in recovery: loading compares it too.
+    var fingerprint: [UInt8] = []
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
     var settled = false
     /// The memfd the checkpoint travels in, the same for every worker of this handover.
@@ -119,6 +121,7 @@ final class HandoverRun {
             guard case .blueprint(let bytes) = report else { throw unexpected(report, .preflight, .outgoing) }
             blueprint = bytes
             try depositBlueprint()
+            fingerprint = try fingerprint(of: outgoing, .preflight)
         }
     }
 
@@ -140,10 +143,24 @@ final class HandoverRun {
         host.hook(.map)
         let report = try ask(worker, .prepare(blueprint: blueprint), .build, within: limit)
         guard case .prepared(let populated) = report else { throw unexpected(report, .build, .incoming) }
+        if !fingerprint.isEmpty, try fingerprint(of: worker, .build) != fingerprint {
+            throw Trouble(
+                step: .build, side: .incoming,
+                failure: .misbehaved("it would show the guest a different machine: the fingerprints of CPUID, MSRs, memory map and devices differ"))
+        }
         times.end(.prepared)
-        tell(.prepared, .end, "\(populated >> 20) MiB of guest memory populated (guest running)")
+        tell(.prepared, .end, "\((populated + (1 << 20) - 1) >> 20) MiB of guest memory populated (guest running)")
         host.hook(.prepared)
         return worker
+    }
+
+    /// What a worker's machine looks like to its guest, in a digest.
+    private func fingerprint(of worker: Worker, _ step: Handover.Step) throws(Trouble) -> [UInt8] {
+        let report = try ask(worker, .fingerprint, step, within: answer)
+        guard case .fingerprint(let digest) = report else {
+            throw unexpected(report, step, worker === outgoing ? .outgoing : .incoming)
+        }
+        return digest
     }
 
     private func greet(_ worker: Worker) throws(Trouble) {

@@ -75,7 +75,8 @@ final class MachineController: @unchecked Sendable {
         if let operation = mailbox.withLock({ $0.operation }) {
             details.operation = .init(
                 name: operation.name, phase: nil, elapsedNanoseconds: Int(SystemClock.monotonic() - operation.since))
-            if operation.name != "stop", details.machine.state == .running { details.machine.state = .upgrading }
+            let handover = operation.name == "upgrade" || operation.name == "rollback"
+            if handover, details.machine.state == .running { details.machine.state = .upgrading }
         }
         if details.machine.state != .stopped, details.machine.state != .crashed {
             details.machine.uptimeNanoseconds = Int(SystemClock.monotonic() - poweredOnAt)
