@@ -13,7 +13,7 @@ images := baton-vmm baton-vmm-next baton-vmm-faulty
 sources := Package.swift Sources Tests
 
 # Test targets that need /dev/kvm, run several processes or take long: `make check` leaves them out.
-not_unit := ^(KVM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
+not_unit := ^(KVM|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
 
 .PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long bench demo bare-test clean
 
