@@ -53,10 +53,10 @@ package final class SupervisorCore: Sendable {
 
     /// Forgets images that no machine runs or may go back to.
     private func forgetUnusedImages() {
-        let details = table.withLock { Array($0.machines.values) }.map(\.snapshot)
-        let busy = details.contains { $0.operation != nil }
-        if busy { return }  // a handover may be about to need one that is not yet in any snapshot
-        host.images.keepOnly(Set(details.flatMap { [$0.machine.image.digest, $0.machine.revertableTo?.digest ?? ""] }))
+        let machines = table.withLock { Array($0.machines.values) }
+        // A handover under way may need an image that no machine names yet.
+        if machines.contains(where: { $0.snapshot.operation != nil }) { return }
+        host.images.keepOnly(Set(machines.flatMap(\.neededImages)))
     }
 }
 

@@ -79,7 +79,7 @@ extension MachineController {
         run.times.end(.retire)
         run.tell(.retire, .end, nil)
         let wanted = incoming.image.isSame(as: run.image)
-        previousImage = outgoing.image.isSame(as: incoming.image) ? previousImage : outgoing.image
+        trail.move(from: outgoing.image, to: incoming.image, kind: kind)
         state = kind == .revert ? .reverted : .running
         remark = kind == .revert ? why : nil
         let outcome: HandoverRecord.Outcome = wanted ? .committed : .reverted

@@ -90,6 +90,7 @@ extension MachineController {
             }
             try resources.memory.descriptor.discardContent()
             worker = try coldStart(image, generation: nextGeneration())
+            trail.stepBack(to: image)
             poweredOnAt = SystemClock.monotonic()
             state = .running
             host.events.append(.reset, machine: spec.name, generation: worker.map { Int($0.generation) }, detail: why)

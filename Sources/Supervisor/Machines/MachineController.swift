@@ -20,8 +20,9 @@ final class MachineController: @unchecked Sendable {
     var worker: Worker?
     var state: MachineState = .starting
     var poweredOnAt: Int64
-    /// What a rollback goes to.
-    var previousImage: WorkerImage?
+    /// Where a rollback goes, and further back.
+    var trail = ImageTrail()
+    var previousImage: WorkerImage? { trail.newest }
     /// Past workers whose end has not been seen yet.
     var retiring: [Worker] = []
     var soak: Soak?
@@ -40,6 +41,7 @@ final class MachineController: @unchecked Sendable {
     let abortRequest: EventDescriptor
     private let published: Mutex<MachineDetails>
     private let records = Mutex<[HandoverRecord]>([])
+    private let imagesInUse = Mutex<[String]>([])
 
     init(
         spec: MachineSpec, machineID: String, slot: Int, host: Host, resources: MachineResources, journal: Journal, poweredOnAt: Int64
@@ -65,6 +67,9 @@ final class MachineController: @unchecked Sendable {
 
     /// Past handovers, oldest first.
     var history: [HandoverRecord] { records.withLock { $0 } }
+
+    /// Digests of the images it runs or may go back to.
+    var neededImages: [String] { imagesInUse.withLock { $0 } }
 
     /// Whether the machine is off and its thread gone, so that its name is free.
     var hasEnded: Bool { mailbox.withLock { $0.closed } }
@@ -193,6 +198,7 @@ final class MachineController: @unchecked Sendable {
                 .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))
             }, blockers: remark.map { [$0] } ?? [])
         published.withLock { $0 = details }
+        imagesInUse.withLock { $0 = trail.digests + [details.machine.image.digest] }
     }
 
     private static func short(_ record: HandoverRecord) -> LastHandover {

@@ -42,7 +42,7 @@ struct Recovery {
         try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
         let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
         try machine.start { machine in
-            machine.takeOver(workers, previous: previousImage(life, workers))
+            machine.takeOver(workers, trail: imageTrail(life))
             if paused, machine.worker != nil { machine.state = .paused }
             machine.publish()
         }
@@ -66,18 +66,25 @@ struct Recovery {
         }
     }
 
-    /// The image that the newest other generation ran.
-    private func previousImage(_ life: [JournalRecord], _ workers: [Worker]) -> WorkerImage? {
-        guard let current = life.last(where: { $0.kind == .worker })?.worker else { return nil }
-        let other = life.last { $0.kind == .worker && $0.worker?.image.digest != current.image.digest }?.worker
-        return other.flatMap { try? host.images.adopt($0.image) }
+    /// The images the machine came by in this life, as far as they are in custody.
+    private func imageTrail(_ life: [JournalRecord]) -> ImageTrail {
+        func image(_ reference: ImageReference) -> WorkerImage? {
+            let plan = life.last { $0.worker?.image.digest == reference.digest }?.worker
+            return plan.flatMap { try? host.images.adopt($0.image) }
+        }
+        var trail = ImageTrail()
+        for handover in life.compactMap({ $0.kind == .handoverEnded ? $0.handover : nil }) where handover.outcome == .committed {
+            guard let past = image(handover.fromImage), let present = image(handover.toImage) else { continue }
+            trail.move(from: past, to: present, kind: handover.kind)
+        }
+        return trail
     }
 }
 
 extension MachineController {
     /// Makes one of `workers` the machine's worker and ends the others, as the commit word says.
-    func takeOver(_ workers: [Worker], previous: WorkerImage?) {
-        previousImage = previous
+    func takeOver(_ workers: [Worker], trail: ImageTrail) {
+        self.trail = trail
         state = .running
         func worker(_ generation: UInt32) -> Worker? { workers.first { $0.generation == generation } }
         var word = CommitWord(rawValue: resources.commitWord.load())
