@@ -98,7 +98,7 @@ let package = Package(
         tests("ControlTests", ["Control", "ControlTestSupport", "LinuxSystem", "Supervisor", systemPackage]),
         .testTarget(
             name: "CommandLineToolTests",
-            dependencies: ["CommandLineTool", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage],
+            dependencies: ["CommandLineTool", "baton", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage],
             exclude: ["Golden", "Fixtures"], swiftSettings: strict),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),

@@ -62,26 +62,30 @@ struct MachineFileTests {
         #expect(fault(text) == change.message)
     }
 
-    @Test("a key that is missing is named with what it is for", arguments: [
-        ("vcpus: 1\n", "web1.yaml:1:1: vcpus: missing: how many CPUs the guest has"),
-        ("name: a\n", "web1.yaml:1:1: name: missing: what the machine is called"),
-        ("memory: {size: 64MiB}\n", "web1.yaml:1:1: memory: missing: how much memory the guest has, as in {size: 1GiB}"),
-        ("boot: {kernel: /k}\n", "web1.yaml:1:1: boot: missing: what the guest starts from, as in {kernel: vmlinuz}"),
-    ])
+    @Test(
+        "a key that is missing is named with what it is for",
+        arguments: [
+            ("vcpus: 1\n", "web1.yaml:1:1: vcpus: missing: how many CPUs the guest has"),
+            ("name: a\n", "web1.yaml:1:1: name: missing: what the machine is called"),
+            ("memory: {size: 64MiB}\n", "web1.yaml:1:1: memory: missing: how much memory the guest has, as in {size: 1GiB}"),
+            ("boot: {kernel: /k}\n", "web1.yaml:1:1: boot: missing: what the guest starts from, as in {kernel: vmlinuz}"),
+        ])
     func missing(line: String, message: String) {
         #expect(fault(Self.small.replacing(line, with: "")) == message)
     }
 
-    @Test("what is not a mapping of keys is refused", arguments: [
-        ("", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
-        ("# nothing\n", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
-        ("- a\n", "web1.yaml:1:1: a list where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
-        ("hello", "web1.yaml:1:1: a single value where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
-        ("a: [", "web1.yaml:2:1: not YAML: did not find expected node content"),
-        ("a: 1\n---\nb: 2\n", "web1.yaml:2:1: not YAML: but found another document"),
-        ("a: \u{1}", "web1.yaml: not YAML: control characters are not allowed"),
-        ("? [a, b]\n: c\n", "web1.yaml:1:3: a key must be a word"),
-    ])
+    @Test(
+        "what is not a mapping of keys is refused",
+        arguments: [
+            ("", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
+            ("# nothing\n", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
+            ("- a\n", "web1.yaml:1:1: a list where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
+            ("hello", "web1.yaml:1:1: a single value where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
+            ("a: [", "web1.yaml:2:1: not YAML: did not find expected node content"),
+            ("a: 1\n---\nb: 2\n", "web1.yaml:2:1: not YAML: but found another document"),
+            ("a: \u{1}", "web1.yaml: not YAML: control characters are not allowed"),
+            ("? [a, b]\n: c\n", "web1.yaml:1:3: a key must be a word"),
+        ])
     func notAMapping(text: String, message: String) {
         #expect(fault(text) == message)
     }
@@ -143,7 +147,9 @@ enum MachineFileFaults {
         Case("pages: 2MiB", "pages: 3MiB", #"3:29: memory.pages: "3MiB" is not a page size this machine has; use 4KiB, thp, 2MiB or 1GiB"#),
         Case("size: 8GiB", "size: 8GB", #"3:16: memory.size: "8GB" is not a size; write a whole number and B, KiB, MiB, GiB or TiB, as in 8GiB"#),
         Case("size: 8GiB", "size: 8193KiB", "3:16: memory.size: not a whole number of 2MiB pages"),
-        Case("size: 8GiB", "size: 99999999999999TiB", #"3:16: memory.size: "99999999999999TiB" is not a size; write a whole number and B, KiB, MiB, GiB or TiB, as in 8GiB"#),
+        Case(
+            "size: 8GiB", "size: 99999999999999TiB",
+            #"3:16: memory.size: "99999999999999TiB" is not a size; write a whole number and B, KiB, MiB, GiB or TiB, as in 8GiB"#),
         Case("size: 8GiB", "size: 0", "3:16: memory.size: not between 2MiB and 4TiB"),
         Case("size: 8GiB", "size: [8]", "3:16: memory.size: a list where text is expected"),
         Case("size: 8GiB, ", "", "3:9: memory.size: missing: how much memory the guest has, as in 1GiB"),
@@ -155,20 +161,28 @@ enum MachineFileFaults {
         Case("vcpus: 4", "vcpus: 4.5", #"2:8: vcpus: "4.5" is not a number of CPUs"#),
         Case("vcpus: 4", "vcpus: 99999999999999999999", #"2:8: vcpus: "99999999999999999999" is not a number of CPUs"#),
         Case("vcpus: 4", "vcpus:", "2:7: vcpus: empty; give it a value or leave the key out"),
-        Case("vcpus: 4", "vcpu: 4", #"2:1: unknown key "vcpu"; did you mean vcpus? Allowed: name, vcpus, memory, boot, console, image, devices, upgrade"#),
+        Case(
+            "vcpus: 4", "vcpu: 4",
+            #"2:1: unknown key "vcpu"; did you mean vcpus? Allowed: name, vcpus, memory, boot, console, image, devices, upgrade"#),
         Case("vcpus: 4", "colour: red", #"2:1: unknown key "colour". Allowed: name, vcpus, memory, boot, console, image, devices, upgrade"#),
         Case("vcpus: 4", "vcpus: 4\nname: web2", #"3:1: key "name" is there twice"#),
         Case("kernel: vmlinuz", "kernel: vmlinuz, kernel: b", #"4:25: key "kernel" is there twice"#),
         Case("kernel: vmlinuz", "kernle: vmlinuz", #"4:8: boot: unknown key "kernle"; did you mean kernel? Allowed: kernel, initrd, cmdline"#),
         Case("kernel: vmlinuz, ", "", "4:7: boot.kernel: missing: a bzImage, or an ELF file with a PVH entry"),
-        Case("name: web1", "name: Web 1", #"1:7: name: "Web 1": a name has 1 to 63 lower-case letters, digits, "-", "_" or ".", and begins with a letter or digit"#),
+        Case(
+            "name: web1", "name: Web 1",
+            #"1:7: name: "Web 1": a name has 1 to 63 lower-case letters, digits, "-", "_" or ".", and begins with a letter or digit"#),
         Case("20ms", "20", #"9:20: upgrade.blackout-budget: "20" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
         Case("20ms", "2h", "9:20: upgrade.blackout-budget: not between 1ns and 1min"),
-        Case("duration: 2min", "duration: 1.5s", #"10:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
+        Case(
+            "duration: 2min", "duration: 1.5s",
+            #"10:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
         Case("duration: 2min", "duration: 25h", "10:20: upgrade.soak.duration: longer than 24h"),
         Case("duration: 2min", "duration: 10us", "10:20: upgrade.soak.duration: not a whole number of milliseconds"),
         Case("on-failure: keep", "on-failure: panic", #"10:38: upgrade.soak.on-failure: "panic" is not a known answer; use revert or keep"#),
-        Case("on-failure: keep", "probe: {tcp: \"10.0.0.5:443\"}", "10:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
+        Case(
+            "on-failure: keep", "probe: {tcp: \"10.0.0.5:443\"}",
+            "10:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
         Case("on-crash: reset", "on-crash: rescue", "11:13: upgrade.on-crash: rescue is not supported yet by this version; use reset or stop"),
         Case("on-crash: reset", "on-crash: explode", #"11:13: upgrade.on-crash: "explode" is not a crash policy; use reset or stop"#),
         Case("devices: []", "devices: {}", "7:10: devices: not a list; each entry begins with \"- \""),

@@ -14,6 +14,8 @@ package final class StubService: SupervisorService {
     package let failure = Mutex<ControlError?>(nil)
     /// A handover waits here after its preflight while the value is 1.
     package let gate = Futex()
+    /// Handovers that began.
+    package let startedHandovers = Mutex(0)
     /// Handovers that ran to their end, whoever was watching.
     package let finishedHandovers = Mutex(0)
     package let log = EventLog(capacity: 16, now: { StubService.now })
@@ -67,6 +69,7 @@ package final class StubService: SupervisorService {
     private func handOver(
         _ machine: String, kind: HandoverRecord.Kind, image: String, progress: (Step) -> Void
     ) throws(ControlError) -> HandoverRecord {
+        startedHandovers.withLock { $0 += 1 }
         for step in StubData.steps(machine) {
             if image.hasSuffix("broken-load"), step.phase == "load", step.state == .end {
                 let reason = "the incoming worker was killed by SIGSEGV"
@@ -98,7 +101,7 @@ package final class StubService: SupervisorService {
         return log.events(after: after, machine: machine, waiting: waiting)
     }
 
-    /// Says hello, then returns every byte, until the client ends.
+    /// Says hello, then returns every byte, until the client ends or says bye.
     package func openConsole(machine: String) throws(ControlError) -> ConsoleSession {
         _ = try find(machine)
         return { connection, pending in
@@ -107,6 +110,7 @@ package final class StubService: SupervisorService {
                 let bytes = try? connection.read(upTo: 4096), !bytes.isEmpty
             {
                 try? connection.writeAll(bytes)
+                if String(decoding: bytes, as: UTF8.self).contains("bye") { return }
             }
         }
     }

@@ -29,17 +29,19 @@ struct FrameTests {
         #expect(throws: ControlError.malformed(reason: "the message is longer than 1048576 bytes")) { try decoder.next() }
     }
 
-    @Test("refuses a message that is not a call and says why", arguments: [
-        ("x", "the message is not JSON: not a JSON value at byte 0"),
-        ("[]", "the message is a list, not an object"),
-        ("{}", "the call names no method of an interface"),
-        (#"{"method":7}"#, "the call names no method of an interface"),
-        (#"{"method":"List"}"#, "the call names no method of an interface"),
-        (#"{"method":"a.B","mor":true}"#, "a call has no member \"mor\""),
-        (#"{"method":"a.B","more":"yes"}"#, "more is a string, not a boolean"),
-        (#"{"method":"a.B","parameters":[]}"#, "parameters is a list, not an object"),
-        (#"{"method":"a.B","parameters":{"n":9223372036854775808}}"#, "the message is not JSON: an integer beyond 64 bits at byte 34"),
-    ])
+    @Test(
+        "refuses a message that is not a call and says why",
+        arguments: [
+            ("x", "the message is not JSON: not a JSON value at byte 0"),
+            ("[]", "the message is a list, not an object"),
+            ("{}", "the call names no method of an interface"),
+            (#"{"method":7}"#, "the call names no method of an interface"),
+            (#"{"method":"List"}"#, "the call names no method of an interface"),
+            (#"{"method":"a.B","mor":true}"#, "a call has no member \"mor\""),
+            (#"{"method":"a.B","more":"yes"}"#, "more is a string, not a boolean"),
+            (#"{"method":"a.B","parameters":[]}"#, "parameters is a list, not an object"),
+            (#"{"method":"a.B","parameters":{"n":9223372036854775808}}"#, "the message is not JSON: an integer beyond 64 bits at byte 34"),
+        ])
     func malformedCall(text: String, reason: String) {
         #expect(throws: ControlError.malformed(reason: reason)) { try Call(frame: Array(text.utf8)) }
     }

@@ -32,11 +32,13 @@ struct InterfaceTests {
         for name in ["Machine", "MachineDetails", "Handover", "Step", "Event", "ImageDescription", "Check"] { #expect(names.contains(name)) }
     }
 
-    @Test("names the first parameter that is missing, unknown or of the wrong type", arguments: [
-        (SupervisorMethod.show, "{}", "machine"), (.show, #"{"machine":1}"#, "machine"), (.show, #"{"machine":"a","x":1}"#, "x"),
-        (.stop, #"{"machine":"a","force":"yes"}"#, "force"), (.history, #"{"machine":"a","limit":1.0}"#, "limit"),
-        (.run, #"{"spec":{"name":"a"}}"#, "spec.vcpus"), (.run, #"{"spec":[]}"#, "spec"),
-    ])
+    @Test(
+        "names the first parameter that is missing, unknown or of the wrong type",
+        arguments: [
+            (SupervisorMethod.show, "{}", "machine"), (.show, #"{"machine":1}"#, "machine"), (.show, #"{"machine":"a","x":1}"#, "x"),
+            (.stop, #"{"machine":"a","force":"yes"}"#, "force"), (.history, #"{"machine":"a","limit":1.0}"#, "limit"),
+            (.run, #"{"spec":{"name":"a"}}"#, "spec.vcpus"), (.run, #"{"spec":[]}"#, "spec"),
+        ])
     func mismatches(method: SupervisorMethod, text: String, path: String) throws {
         #expect(try mismatch(method, text) == path)
     }

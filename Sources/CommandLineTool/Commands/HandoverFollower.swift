@@ -55,6 +55,7 @@ struct HandoverFollower {
     private func title(_ details: MachineDetails) -> String {
         let current = details.machine
         let to = target ?? (operation == "rollback" ? current.revertableTo?.version : nil) ?? "?"
-        return "\(session.style.bold(machine))  \(current.image.version) → \(to)  generation \(current.generation) → \(current.generation + 1)\n"
+        return
+            "\(session.style.bold(machine))  \(current.image.version.printable) → \(to.printable)  generation \(current.generation) → \(current.generation + 1)\n"
     }
 }

@@ -79,13 +79,30 @@ struct MachineFile {
 
 // What the keys mean.
 extension MachineFile {
+    /// Every key there is, in the order in which messages list them.
+    enum Keys {
+        static let top = ["name", "vcpus", "memory", "boot", "console", "image", "devices", "upgrade"]
+        static let memory = ["size", "pages", "prefault"]
+        static let boot = ["kernel", "initrd", "cmdline"]
+        static let console = ["socket"]
+        static let upgrade = ["blackout-budget", "soak", "on-crash", "only-upgradable"]
+        static let soak = ["duration", "on-failure", "probe"]
+
+        /// Dotted paths of all keys that hold a value.
+        static var all: [String] {
+            let groups = [("memory", memory), ("boot", boot), ("console", console), ("upgrade", upgrade), ("upgrade.soak", soak)]
+            let nested = groups.flatMap { group, keys in keys.map { "\(group).\($0)" } }
+            return (top + nested).filter { path in !groups.contains { $0.0 == path } }
+        }
+    }
+
     private func spec(_ node: Node) throws(MachineFileFault) -> MachineSpec {
         let top = try MappingReader(
-            node, file: name, path: "", allowed: ["name", "vcpus", "memory", "boot", "console", "image", "devices", "upgrade"])
+            node, file: name, path: "", allowed: Keys.top)
         try refuseDevices(top)
         _ = try top.required("name", "what the machine is called")
         _ = try top.required("vcpus", "how many CPUs the guest has")
-        let upgrade = try top.mapping("upgrade", allowed: ["blackout-budget", "soak", "on-crash", "only-upgradable"])
+        let upgrade = try top.mapping("upgrade", allowed: Keys.upgrade)
         let name = try top.text("name") ?? ""
         do throws(ControlError) { try MachineSpec.validate(name: name) } catch {
             if case .invalidSpec(_, let reason) = error { throw top.fault("name", "\"\(name)\": \(reason)") }
@@ -96,7 +113,7 @@ extension MachineFile {
         }
         return MachineSpec(
             name: name, vcpus: vcpus, memory: try memory(top), boot: try boot(top),
-            console: try top.mapping("console", allowed: ["socket"]).map { reader throws(MachineFileFault) in
+            console: try top.mapping("console", allowed: Keys.console).map { reader throws(MachineFileFault) in
                 ConsoleSpec(socket: try path("socket", in: reader))
             },
             image: try path("image", in: top), onCrash: try crashPolicy(upgrade), upgrade: try upgradePolicy(upgrade))
@@ -104,8 +121,7 @@ extension MachineFile {
 
     private func memory(_ top: MappingReader) throws(MachineFileFault) -> MemorySpec {
         _ = try top.required("memory", "how much memory the guest has, as in {size: 1GiB}")
-        let keys = ["size", "pages", "prefault"]
-        guard let reader = try top.mapping("memory", allowed: keys) else { throw top.fault("memory", "missing") }
+        guard let reader = try top.mapping("memory", allowed: Keys.memory) else { throw top.fault("memory", "missing") }
         _ = try reader.required("size", "how much memory the guest has, as in 1GiB")
         let pages = try reader.choice("pages", of: PageKind.self, not: "a page size this machine has") ?? .small
         let size = try reader.bytes("size") ?? 0
@@ -116,7 +132,7 @@ extension MachineFile {
 
     private func boot(_ top: MappingReader) throws(MachineFileFault) -> BootSpec {
         _ = try top.required("boot", "what the guest starts from, as in {kernel: vmlinuz}")
-        guard let reader = try top.mapping("boot", allowed: ["kernel", "initrd", "cmdline"]) else { throw top.fault("boot", "missing") }
+        guard let reader = try top.mapping("boot", allowed: Keys.boot) else { throw top.fault("boot", "missing") }
         _ = try reader.required("kernel", "a bzImage, or an ELF file with a PVH entry")
         return BootSpec(
             kernel: try path("kernel", in: reader) ?? "", initrd: try path("initrd", in: reader), cmdline: try reader.text("cmdline"))
@@ -130,7 +146,7 @@ extension MachineFile {
             policy.blackoutBudgetNanoseconds = budget
         }
         policy.onlyUpgradable = try reader.flag("only-upgradable") ?? false
-        guard let soak = try reader.mapping("soak", allowed: ["duration", "on-failure", "probe"]) else { return policy }
+        guard let soak = try reader.mapping("soak", allowed: Keys.soak) else { return policy }
         if soak.node("probe") != nil {
             throw soak.fault("probe", "not supported yet by this version; soak watches the worker and its vCPUs")
         }

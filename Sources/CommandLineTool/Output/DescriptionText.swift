@@ -16,7 +16,7 @@ struct DescriptionText {
         for section in image.sections {
             sections.add(["\(section.name)", "\(range(section.writes))", "\(range(section.reads))"])
         }
-        return "\(style.bold(image.path))\n" + table.render(style) + "\n" + sections.render(style)
+        return "\(style.bold(image.path.printable))\n" + table.render(style) + "\n" + sections.render(style)
     }
 
     private func range(_ range: ImageDescription.VersionRange) -> String {
@@ -57,6 +57,6 @@ struct DescriptionText {
                 "\(about.content.count)", section.isIntact ? .init("intact", style.green) : .init("damaged", style.red),
             ])
         }
-        return "\(style.bold(path))\n" + facts.render(style) + "\n" + sections.render(style)
+        return "\(style.bold(path.printable))\n" + facts.render(style) + "\n" + sections.render(style)
     }
 }

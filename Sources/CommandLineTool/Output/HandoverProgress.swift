@@ -64,7 +64,7 @@ struct HandoverProgress {
         guard let name = HandoverStage(phase: step.phase) else { return "" }
         var lines = ""
         var stage = stages[name] ?? Stage()
-        stage.detail = step.detail ?? stage.detail
+        stage.detail = step.detail?.printable ?? stage.detail
         switch step.state {
         case .begin:
             stage.open[step.phase] = clock()

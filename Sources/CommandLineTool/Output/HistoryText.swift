@@ -33,7 +33,7 @@ struct HistoryText {
         let title =
             "\(Quantity.ago(now - record.startedAtNanoseconds))  \(record.kind.rawValue)  "
             + "\(record.fromImage.version) → \(record.toImage.version)  \(record.outcome.rawValue)"
-        var lines = style.bold(title) + "\n"
+        var lines = style.bold(title.printable) + "\n"
         guard let blackout = record.blackoutNanoseconds, blackout > 0 else { return lines + "  the guest was not stopped\n" }
         let attributed = record.phases.reduce(0) { $0 + $1.nanoseconds }
         var table = Table([.init(""), .init("", .right), .init("")])
@@ -60,7 +60,7 @@ struct HistoryText {
     }
 
     func event(_ event: Event) -> String {
-        let who = [event.machine, event.generation.map { "g\($0)" }].compactMap(\.self).joined(separator: " ")
+        let who = [event.machine, event.generation.map { "g\($0)" }].compactMap(\.self).joined(separator: " ").printable
         let padding = String(repeating: " ", count: max(0, 12 - who.count))
         return "\(style.dim(Quantity.time(event.atNanoseconds)))  \(style.bold(who))\(padding)  \(what(event))\n"
     }
@@ -69,14 +69,14 @@ struct HistoryText {
         if let step = event.step {
             let state = step.state == .failed ? style.red("failed") : step.state.rawValue
             let after = step.state == .begin ? "" : " \(Quantity.duration(step.nanoseconds))"
-            return "\(step.phase) \(state)\(after)" + (step.detail.map { "  \($0)" } ?? "")
+            return "\(step.phase.printable) \(state)\(after)" + (step.detail.map { "  \($0.printable)" } ?? "")
         }
         if let record = event.handover {
             let blackout = record.blackoutNanoseconds.map { ", blackout \(Quantity.duration($0))" } ?? ""
-            return "\(record.kind.rawValue) \(record.fromImage.version) → \(record.toImage.version) "
-                + "\(colour(record.outcome)(record.outcome.rawValue))\(blackout)" + (record.reason.map { ": \($0)" } ?? "")
+            return "\(record.kind.rawValue) \(record.fromImage.version.printable) → \(record.toImage.version.printable) "
+                + "\(colour(record.outcome)(record.outcome.rawValue))\(blackout)" + (record.reason.map { ": \($0.printable)" } ?? "")
         }
-        return event.kind.rawValue.replacing("_", with: "-") + (event.detail.map { ": \($0)" } ?? "")
+        return event.kind.rawValue.replacing("_", with: "-") + (event.detail.map { ": \($0.printable)" } ?? "")
     }
 
     private func colour(_ outcome: HandoverRecord.Outcome) -> (String) -> String {

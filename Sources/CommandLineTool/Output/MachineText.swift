@@ -67,12 +67,12 @@ struct MachineText {
         add("on crash", spec.onCrash.rawValue)
         for blocker in details.blockers { add("blocker", blocker) }
         let state = self.state(machine.state)
-        return "\(style.bold(machine.name))  \(state.colour(state.text))\n" + table.render(style)
+        return "\(style.bold(machine.name.printable))  \(state.colour(state.text))\n" + table.render(style)
     }
 
     func started(_ machine: Machine) -> String {
-        "\(style.bold(machine.name)) \(machine.state.rawValue): \(machine.vcpus) vCPU\(machine.vcpus == 1 ? "" : "s"), "
-            + "\(Quantity.bytes(machine.memoryBytes)), image \(machine.image.version), generation \(machine.generation)\n"
+        "\(style.bold(machine.name.printable)) \(machine.state.rawValue): \(machine.vcpus) vCPU\(machine.vcpus == 1 ? "" : "s"), "
+            + "\(Quantity.bytes(machine.memoryBytes)), image \(machine.image.version.printable), generation \(machine.generation)\n"
     }
 
     private func memory(_ memory: MemorySpec) -> String {

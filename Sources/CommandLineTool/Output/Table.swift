@@ -18,7 +18,7 @@ struct Table {
         let colour: (String) -> String
 
         init(_ text: String, _ colour: @escaping (String) -> String = { $0 }) {
-            self.text = text
+            self.text = text.printable
             self.colour = colour
         }
 

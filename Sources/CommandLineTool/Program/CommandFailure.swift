@@ -62,11 +62,11 @@ extension CommandFailure {
 
     /// The failure as it is printed: what, why, and what can be done.
     func text(_ style: Style) -> String {
-        if case .machineFile(let fault) = self { return "\(fault)\n" }
+        if case .machineFile(let fault) = self { return "\(fault)".printable + "\n" }
         let explanation = Explanation(self)
         let lines =
-            ["\(style.red("baton:")) \(explanation.what)"] + explanation.why.map { "  \($0)" }
-            + explanation.remedies.map { "  \(style.cyan("→")) \($0)" }
+            ["\(style.red("baton:")) \(explanation.what.printable)"] + explanation.why.map { "  \($0.printable)" }
+            + explanation.remedies.map { "  \(style.cyan("→")) \($0.printable)" }
         return lines.joined(separator: "\n") + "\n"
     }
 
