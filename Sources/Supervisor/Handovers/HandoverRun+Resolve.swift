@@ -38,8 +38,11 @@ extension HandoverRun {
             return .aborted(step: trouble.step, reason: trouble.reason)
         } catch {
             if outgoing.ended != nil { return goOnWithoutOutgoing(trouble) }
-            outgoing.kill(within: .seconds(10))
-            return .lost(reason: "\(trouble.reason); then the outgoing worker did not run on: \(error)")
+            let unresponsive = Trouble(
+                step: trouble.step, side: trouble.side,
+                failure: .failed("\(trouble.failure); then the outgoing worker did not run on: \(error)"))
+            guard outgoing.kill(within: .seconds(10)) else { return .lost(reason: "\(unresponsive.reason); it cannot be fenced: fence pending") }
+            return goOnWithoutOutgoing(unresponsive)  // if it had frozen, its checkpoint is whole
         }
     }
 
