@@ -7,14 +7,14 @@ import SupervisorProgram
 
 var arguments = Array(CommandLine.arguments.dropFirst())
 
-func take(_ name: String) -> String? {
+func take(_ name: String, from arguments: inout [String]) -> String? {
     guard let index = arguments.firstIndex(of: name), index + 1 < arguments.count else { return nil }
     defer { arguments.removeSubrange(index...index + 1) }
     return arguments[index + 1]
 }
 
-let held = take("--hold").flatMap(Step.init(rawValue:))
-let marker = take("--hold-marker")
+let held = take("--hold", from: &arguments).flatMap(Step.init(rawValue:))
+let marker = take("--hold-marker", from: &arguments)
 do {
     let command = try BatondCommand.parse(arguments)
     try command.run { step in
