@@ -15,4 +15,4 @@ die() { printf '%s: error: %s\n' "$self" "$*" >&2; exit 1; }
 
 # A script that stops because some command failed says which.
 set -E
-trap 'say "stopped: line $LINENO of ${BASH_SOURCE[0]##*/}: $BASH_COMMAND (status $?)"' ERR
+trap 'say "stopped: line $LINENO of ${BASH_SOURCE[0]##*/}: ${BASH_COMMAND%%$'\n'*} (status $?)"' ERR
