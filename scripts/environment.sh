@@ -14,5 +14,6 @@ say() { printf '%s: %s\n' "$self" "$*" >&2; }
 die() { printf '%s: error: %s\n' "$self" "$*" >&2; exit 1; }
 
 # A script that stops because some command failed says which.
+stopped() { say "stopped at line $2: ${1%%$'\n'*} (status $3)"; }
 set -E
-trap 'say "stopped: line $LINENO of ${BASH_SOURCE[0]##*/}: ${BASH_COMMAND%%$'\n'*} (status $?)"' ERR
+trap 'stopped "$BASH_COMMAND" "$LINENO" "$?"' ERR
