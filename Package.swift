@@ -61,9 +61,11 @@ let package = Package(
 
         // The supervisor.
         module("Keeper", ["Channel", "Wire", "LinuxSystem", systemPackage]),
-        module("Supervisor", [
-            "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Wire", crypto, systemPackage,
-        ]),
+        module(
+            "Supervisor",
+            [
+                "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Wire", crypto, systemPackage,
+            ]),
 
         module("SupervisorProgram", ["Control", "Keeper", "LinuxSystem", "Privilege", "Supervisor", argumentParser]),
 
@@ -98,7 +100,9 @@ let package = Package(
         tests("ControlTests", ["Control", "ControlTestSupport", "LinuxSystem", "Supervisor", systemPackage]),
         .testTarget(
             name: "CommandLineToolTests",
-            dependencies: ["CommandLineTool", "baton", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage],
+            dependencies: [
+                "CommandLineTool", "baton", "Checkpoint", "Control", "ControlTestSupport", "LinuxSystem", "Supervisor", "Wire", systemPackage,
+            ],
             exclude: ["Golden", "Fixtures"], swiftSettings: strict),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),

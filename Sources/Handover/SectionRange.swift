@@ -66,7 +66,8 @@ package struct SectionAgreement: Sendable, Equatable {
         var refusals: [String] = []
         for section in outgoing {
             guard let other = incoming.first(where: { $0.name == section.name }) else {
-                refusals.append("section \(section.name): \(incomingVersion) does not know it, \(outgoingVersion) writes \(Self.text(section.writes))")
+                refusals.append(
+                    "section \(section.name): \(incomingVersion) does not know it, \(outgoingVersion) writes \(Self.text(section.writes))")
                 continue
             }
             let newest = min(section.writes.upperBound, other.reads.upperBound)

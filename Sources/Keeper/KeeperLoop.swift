@@ -76,7 +76,9 @@ package struct KeeperLoop: ~Copyable {
     private mutating func serve(_ socket: borrowing UnixSocket, _ batond: borrowing SpawnedProcess) -> LifeEnd {
         var ending = false
         while true {
-            var poll = Poll([(socket.descriptor.number, .readable), (batond.process.descriptor.number, .readable), (signals.descriptor.number, .readable)])
+            var poll = Poll([
+                (socket.descriptor.number, .readable), (batond.process.descriptor.number, .readable), (signals.descriptor.number, .readable),
+            ])
             _ = try? poll.wait(timeout: nil)
             if !poll.result(at: 0).isEmpty { answerAll(socket) }
             CurrentProcess.reapOrphans(except: batond.pid)

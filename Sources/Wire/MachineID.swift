@@ -37,7 +37,8 @@ package struct MachineID: Sendable, Hashable, CustomStringConvertible {
     /// The identity that `description` shows, or nil for other text.
     package init?(_ text: String) {
         let digits = Array(text.utf8)
-        guard digits.count == 32, digits.allSatisfy({ UInt8(ascii: "0") <= $0 && $0 <= UInt8(ascii: "9") || UInt8(ascii: "a") <= $0 && $0 <= UInt8(ascii: "f") }),
+        guard digits.count == 32,
+            digits.allSatisfy({ UInt8(ascii: "0") <= $0 && $0 <= UInt8(ascii: "9") || UInt8(ascii: "a") <= $0 && $0 <= UInt8(ascii: "f") }),
             let first = UInt64(String(decoding: digits[..<16], as: UTF8.self), radix: 16),
             let second = UInt64(String(decoding: digits[16...], as: UTF8.self), radix: 16)
         else { return nil }

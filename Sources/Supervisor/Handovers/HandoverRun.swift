@@ -116,7 +116,8 @@ final class HandoverRun {
     // MARK: While the guest runs
 
     private func preflight(_ agreement: SectionAgreement) throws(Trouble) {
-        try step(.preflight, "formats agree (\(agreement.versions.map { "\($0.name) \($0.version)" }.joined(separator: ", ")))") { () throws(Trouble) in
+        try step(.preflight, "formats agree (\(agreement.versions.map { "\($0.name) \($0.version)" }.joined(separator: ", ")))") {
+            () throws(Trouble) in
             let report = try ask(outgoing, .exportBlueprint(versions: agreement.versions), .preflight, within: answer)
             guard case .blueprint(let bytes) = report else { throw unexpected(report, .preflight, .outgoing) }
             blueprint = bytes

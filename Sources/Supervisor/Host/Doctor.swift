@@ -15,7 +15,9 @@ struct Doctor {
             _ = try OwnedDescriptor.open("/dev/kvm", .readWrite)
             return Check(name: "/dev/kvm", verdict: .ok, detail: "can be opened for machines")
         } catch {
-            return Check(name: "/dev/kvm", verdict: .missing, detail: "\(error): no machine can run; load kvm_intel or kvm_amd, or give this user the right to it")
+            return Check(
+                name: "/dev/kvm", verdict: .missing,
+                detail: "\(error): no machine can run; load kvm_intel or kvm_amd, or give this user the right to it")
         }
     }
 

@@ -26,7 +26,9 @@ package struct Configuration: Sendable {
     package var healthInterval: Duration = .milliseconds(200)
     package var healthDeadline: Duration = .milliseconds(500)
 
-    package init(runDirectory: String, socketPath: String, imageDirectories: [String], fileDirectories: [String] = ["/"], workerUserBase: UInt32 = 600_000) {
+    package init(
+        runDirectory: String, socketPath: String, imageDirectories: [String], fileDirectories: [String] = ["/"], workerUserBase: UInt32 = 600_000
+    ) {
         self.runDirectory = runDirectory
         self.socketPath = socketPath
         self.imageDirectories = imageDirectories

@@ -166,12 +166,16 @@ extension MachineController {
     /// Asks the guest to switch itself off and waits for that; `force` does not ask.
     func stop(force: Bool, within limit: Duration = .seconds(30)) throws(ControlError) {
         if force { return endMachine(.stopped, "stopped by force") }
-        guard state != .paused else { throw .refused(machine: spec.name, reasons: ["it is paused and cannot switch itself off", "→ resume it, or stop it with --force"]) }
+        guard state != .paused else {
+            throw .refused(machine: spec.name, reasons: ["it is paused and cannot switch itself off", "→ resume it, or stop it with --force"])
+        }
         try orderWorker(.requestPowerOff, expecting: .done)
         let deadline = SystemClock.monotonic() + limit.nanoseconds
         while let worker, worker.ended == nil {
             let left = deadline - SystemClock.monotonic()
-            if left <= 0 { throw .failed(reason: "\(spec.name) has not switched itself off within \(limit.milliseconds / 1000) s; stop --force ends it") }
+            if left <= 0 {
+                throw .failed(reason: "\(spec.name) has not switched itself off within \(limit.milliseconds / 1000) s; stop --force ends it")
+            }
             _ = try? Poll.one(worker.channel.number, timeout: .nanoseconds(left))
             guard let reports = try? worker.collectUnsolicited() else { break }
             if reports.contains(.poweredOff) { break }
