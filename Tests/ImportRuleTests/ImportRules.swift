@@ -56,7 +56,9 @@ struct ImportRules {
     /// The targets that may say `unsafe`.
     static let kernelFacing: Set = ["GuestMemory", "KVM", "LinuxSystem", "Privilege"]
     /// The targets that may call C. `VMM` calls plain functions of `CLinux` that confine its process.
-    static let callers: [String: Set<String>] = ["CLinux": kernelFacing.union(["VMM"]), "Clibcap": ["Privilege"], "CImageStamp": ["baton-vmm-faulty"]]
+    static let callers: [String: Set<String>] = [
+        "CLinux": kernelFacing.union(["VMM"]), "Clibcap": ["Privilege"], "CImageStamp": ["baton-vmm-faulty"],
+    ]
 
     /// A program's main file has fewer lines than this.
     static let mainLimit = 60

@@ -6,6 +6,8 @@ struct Manifest {
         let name: String
         let kind: Kind
         let dependencies: [String]
+        /// Where its files are said to lie; `nil`: in the folder of its name.
+        let path: String?
     }
 
     let targets: [Target]
@@ -20,7 +22,8 @@ struct Manifest {
             for arguments in Self.arguments(of: call, in: code) {
                 guard let name = Self.quoted(arguments) else { continue }
                 let list = label.isEmpty ? Self.list(after: "\"\(name)\"", in: arguments) : Self.list(after: label, in: arguments)
-                targets.append(Target(name: name, kind: kind, dependencies: Self.names(in: list, products)))
+                let path = arguments.firstRange(of: "path:").flatMap { Self.quoted(arguments[$0.upperBound...]) }
+                targets.append(Target(name: name, kind: kind, dependencies: Self.names(in: list, products), path: path))
             }
         }
         self.targets = targets
