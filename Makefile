@@ -15,7 +15,7 @@ sources := Package.swift Sources Tests
 # Test targets that need /dev/kvm, run several processes or take long: `make check` leaves them out.
 not_unit := ^(KVM|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
 
-.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long bench demo bare-test clean
+.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long bench soak demo bare-test clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,9 @@ lab-kernel: setup ## build the lab's kernel, if it is not in the cache
 
 bench: images guest ## blackouts and memory, as a table and JSON
 	scripts/bench
+
+soak: images guest ## 1,000 handovers in a row: nothing lost, nothing grown
+	scripts/soak
 
 demo: images guest ## a running machine moves to a newer VMM, survives broken ones, and goes back
 	scripts/demo

@@ -35,6 +35,7 @@ def has_module(name):
 def pytest_configure(config):
     for name, (_, reason) in NEEDS.items():
         config.addinivalue_line("markers", f"{name}: skipped where {reason}")
+    config.addinivalue_line("markers", "soak: many handovers in a row")
     processes.adopt_orphans()
 
 

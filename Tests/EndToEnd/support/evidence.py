@@ -172,9 +172,13 @@ class Evidence:
         wait_until(
             lambda: all(self.u32(self.vcpu(number) + 0xD8) == wanted for number in range(self.vcpus)),
             lambda: f"every vCPU resets its counters\n{self.describe()}")
+        self.reset_gaps()
+        self._missing = {ticker.name: ticker.missing for ticker in self.tickers()}
+
+    def reset_gaps(self):
+        """Only the largest gaps count from here."""
         for number in range(self.vcpus):
             self._wide[(self.vcpu(number) + 0x10 - BASE) // 8] = 0
-        self._missing = {ticker.name: ticker.missing for ticker in self.tickers()}
 
     def park(self):
         """Nothing writes guest memory any more until `unpark`."""

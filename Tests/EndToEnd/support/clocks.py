@@ -1,0 +1,97 @@
+"""The guest's clocks against the host's, read from the guest's evidence while it runs; and where on the host's clock things happened."""
+import collections
+import dataclasses
+import time
+
+
+def raw_ns():
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """By how much the host's CLOCK_MONOTONIC_RAW is ahead of the guest's clocks, each counted from its own zero.
+
+    One reading says nothing; the difference of two says by how much a clock of the guest lost (positive) or gained time between them.
+    """
+
+    host_ns: int
+    behind_tsc_ns: int
+    behind_kvmclock_ns: int
+    samples: int
+
+    def tsc_error_us(self, since):
+        return (self.behind_tsc_ns - since.behind_tsc_ns) / 1000
+
+    def kvmclock_error_us(self, since):
+        return (self.behind_kvmclock_ns - since.behind_kvmclock_ns) / 1000
+
+
+def read(evidence, number=0, seconds=1.0):
+    """Watches a vCPU's samples for some time.
+
+    The guest reads its clocks, then publishes them under a sequence, and the host's clock is read after that. So each sample makes the
+    guest look late by however long it took until it was seen, never early: the least of many is the closest to the truth.
+    """
+    record = evidence.vcpu(number)
+    khz, boot_tsc = evidence.tsc_khz, evidence.boot_tsc
+    tsc_behind = kvmclock_behind = None
+    samples, seen, end = 0, None, raw_ns() + int(seconds * 1e9)
+    while True:
+        before = evidence.u64(record + 0x80)
+        if before != seen and before % 2 == 0:
+            tsc, kvmclock = evidence.u64(record + 0x88), evidence.u64(record + 0x90)
+            if evidence.u64(record + 0x80) == before:
+                now = raw_ns()
+                # In whole numbers: a double has too few digits for a long uptime in nanoseconds.
+                behind = now - (tsc - boot_tsc) * 1_000_000 // khz
+                tsc_behind = behind if tsc_behind is None else min(tsc_behind, behind)
+                behind = now - kvmclock
+                kvmclock_behind = behind if kvmclock_behind is None else min(kvmclock_behind, behind)
+                samples, seen = samples + 1, before
+        if raw_ns() > end:
+            break
+    if not samples:
+        raise AssertionError(f"vCPU {number} published no sample of its clocks within {seconds} s\n{evidence.describe()}")
+    return Reading(raw_ns(), tsc_behind, kvmclock_behind, samples)
+
+
+# Where on the host's CLOCK_MONOTONIC things happened.
+
+Gap = collections.namedtuple("Gap", "vcpu ns ended_ns")
+
+
+def gaps(evidence):
+    """The largest gap each vCPU saw since its counters were reset."""
+    khz = evidence.tsc_khz
+
+    def in_ns(tsc):
+        return tsc * 1_000_000 // khz
+
+    # A reading of the TSC is older than the look at it, never younger: the least difference of many is the best.
+    last = evidence.vcpu(0) + 0x08
+    ahead = min(-in_ns(evidence.u64(last)) + time.monotonic_ns() for _ in range(300))
+    records = [(number, evidence.vcpu(number)) for number in range(evidence.vcpus)]
+    return [Gap(number, in_ns(evidence.u64(record + 0x10)), in_ns(evidence.u64(record + 0x18)) + ahead) for number, record in records]
+
+
+def is_within(gap, begin_ns, end_ns, tolerance_ns=200_000):
+    """Whether a gap overlaps a time."""
+    return gap.ended_ns - gap.ns <= end_ns + tolerance_ns and gap.ended_ns >= begin_ns - tolerance_ns
+
+
+def step_times(record):
+    """The steps of a handover's record as {name: (begin, end)}; a step that did not end has its beginning twice."""
+    began = record["startedAtNanoseconds"] - _wall_ahead_ns()
+    return {
+        step["phase"]: (began + step["beginNanoseconds"], began + step.get("endNanoseconds", step["beginNanoseconds"]))
+        for step in record["steps"]
+    }
+
+
+def _wall_ahead_ns():
+    readings = []
+    for _ in range(10):
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((after - before, wall - (before + after) // 2))
+    return min(readings)[1]
