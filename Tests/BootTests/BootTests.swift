@@ -27,7 +27,10 @@ import Testing
         let map: UInt64 = try memory.read(at: 0x6028)
         #expect(try memory.read(UInt32.self, at: 0x6030) == 3)
         let entries = try (0..<3).map { index in
-            [try memory.read(UInt64.self, at: map + 24 * index), try memory.read(at: map + 24 * index + 8), try memory.read(at: map + 24 * index + 16)]
+            [
+                try memory.read(UInt64.self, at: map + 24 * index), try memory.read(at: map + 24 * index + 8),
+                try memory.read(at: map + 24 * index + 16),
+            ]
         }
         #expect(entries == [[0, 0xA_0000, 1], [0xA_0000, 0x6_0000, 2], [0x10_0000, 63 << 20, 1]])
     }
@@ -61,9 +64,11 @@ import Testing
         } catch { return error as? BootError }
     }
 
-    @Test(arguments: [
-        (4, 1, "EI_CLASS"), (5, 2, "EI_DATA"), (16, 1, "e_type"), (18, 3, "e_machine"), (54, 32, "e_phentsize"), (56, 0, "e_phnum"), (57, 1, "e_phnum"),
-    ] as [(Int, UInt8, String)])
+    @Test(
+        arguments: [
+            (4, 1, "EI_CLASS"), (5, 2, "EI_DATA"), (16, 1, "e_type"), (18, 3, "e_machine"), (54, 32, "e_phentsize"), (56, 0, "e_phnum"),
+            (57, 1, "e_phnum"),
+        ] as [(Int, UInt8, String)])
     func `a wrong header field is named`(offset: Int, value: UInt8, field: String) {
         var kernel = SampleELF().bytes
         kernel[offset] = value
@@ -180,10 +185,12 @@ import Testing
         #expect(try memory.read(UInt32.self, at: 0x7218) == (32 << 20) - 0x2000)
     }
 
-    @Test(arguments: [
-        (0x1FE, 0, "boot_flag"), (0x206, 0x0B, "the boot protocol's version"), (0x211, 0, "loadflags"), (0x236, 2, "xloadflags"),
-        (0x201, 0x8F, "the setup header's length"), (0x258, 1, "pref_address"), (0x25B, 0xFF, ""), (0x25D, 1, "pref_address"), (0x230, 3, "pref_address"),
-    ] as [(Int, UInt8, String)])
+    @Test(
+        arguments: [
+            (0x1FE, 0, "boot_flag"), (0x206, 0x0B, "the boot protocol's version"), (0x211, 0, "loadflags"), (0x236, 2, "xloadflags"),
+            (0x201, 0x8F, "the setup header's length"), (0x258, 1, "pref_address"), (0x25B, 0xFF, ""), (0x25D, 1, "pref_address"),
+            (0x230, 3, "pref_address"),
+        ] as [(Int, UInt8, String)])
     func `a wrong header field is named`(offset: Int, value: UInt8, field: String) throws {
         var image = SampleImage.bytes
         image[offset] = value

@@ -19,7 +19,10 @@ import Wire
     @Test func `sections come back by name and instance`() throws {
         let reader = try reader(Golden.write("sections"), expecting: Golden.identity)
         #expect(reader.instances(of: "cpu") == [0, 1])
-        #expect(try reader.decode("cpu", instance: 1) { reader, version throws(WireError) in [version] + (try reader.raw(4)).map(UInt16.init) } == [2, 5, 6, 7, 8])
+        #expect(
+            try reader.decode("cpu", instance: 1) { reader, version throws(WireError) in [version] + (try reader.raw(4)).map(UInt16.init) } == [
+                2, 5, 6, 7, 8,
+            ])
         #expect(try reader.decode("serial") { reader, _ throws(WireError) in try reader.string() } == "COM1")
         #expect(reader.contains("clock") && !reader.contains("clock", instance: 1))
     }
@@ -40,7 +43,9 @@ import Wire
 
     @Test func `another machine's or generation's is refused, naming both`() {
         let other = CheckpointIdentity(machine: MachineID(low: 1, high: 2), generation: 7)
-        #expect(throws: CheckpointError.machine(expected: other.machine, found: Golden.machine)) { try reader(Golden.write("empty"), expecting: other) }
+        #expect(throws: CheckpointError.machine(expected: other.machine, found: Golden.machine)) {
+            try reader(Golden.write("empty"), expecting: other)
+        }
         #expect(throws: CheckpointError.generation(expected: 8, found: 7)) {
             try reader(Golden.write("empty"), expecting: CheckpointIdentity(machine: Golden.machine, generation: 8))
         }
@@ -140,7 +145,9 @@ import Wire
 
     @Test(arguments: [9, 0x0FFF_FFFF, UInt64.max, 1 << 63])
     func `content beyond the end`(length: UInt64) {
-        let bytes = forged("one-section") { bytes in for index in 0..<8 { bytes[136 + index] = UInt8(truncatingIfNeeded: length >> UInt64(8 * index)) } }
+        let bytes = forged("one-section") { bytes in
+            for index in 0..<8 { bytes[136 + index] = UInt8(truncatingIfNeeded: length >> UInt64(8 * index)) }
+        }
         guard case .sectionHeader(index: 0, _) = refusal(bytes) else { return #expect(Bool(false), "another error, or none") }
     }
 
@@ -168,7 +175,9 @@ import Wire
         var random = SystemRandomNumberGenerator()
         for _ in 0..<2000 {
             var bytes = Golden.write("sections")
-            for _ in 0..<Int.random(in: 1...8, using: &random) { bytes[.random(in: 8..<bytes.count, using: &random)] = .random(in: 0...255, using: &random) }
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                bytes[.random(in: 8..<bytes.count, using: &random)] = .random(in: 0...255, using: &random)
+            }
             _ = refusal(forged("empty") { $0 = bytes })
         }
     }

@@ -11,14 +11,17 @@ import Testing
 
     @Test func `what is over three gigabytes begins at four`() {
         let layout = GuestMemoryLayout(size: 5 << 30)
-        #expect(layout.regions == [GuestRegion(address: 0, offset: 0, length: 3 << 30), GuestRegion(address: 4 << 30, offset: 3 << 30, length: 2 << 30)])
+        #expect(
+            layout.regions == [GuestRegion(address: 0, offset: 0, length: 3 << 30), GuestRegion(address: 4 << 30, offset: 3 << 30, length: 2 << 30)])
         #expect(layout.offset(of: 4 << 30, count: 1) == 3 << 30)
         #expect(layout.offset(of: (6 << 30) - 1, count: 1) == (5 << 30) - 1)
     }
 
-    @Test(arguments: [
-        (3 << 30, 1), ((3 << 30) - 1, 2), ((4 << 30) - 1, 1), ((4 << 30) - 1, 2), (6 << 30, 1), (UInt64.max, 1), (0, Int.max), (0, -1), (UInt64.max, Int.max),
-    ] as [(UInt64, Int)])
+    @Test(
+        arguments: [
+            (3 << 30, 1), ((3 << 30) - 1, 2), ((4 << 30) - 1, 1), ((4 << 30) - 1, 2), (6 << 30, 1), (UInt64.max, 1), (0, Int.max), (0, -1),
+            (UInt64.max, Int.max),
+        ] as [(UInt64, Int)])
     func `what is not RAM has no offset`(address: UInt64, count: Int) {
         #expect(GuestMemoryLayout(size: 5 << 30).offset(of: address, count: count) == nil)
     }

@@ -55,7 +55,7 @@ package final class CMOSRTC: Device, PortDevice {
             case CMOSRTCState.centuryRegister: date.year / 100
             default: 0  // alarms
             }
-        return UInt8(truncatingIfNeeded: value / 10 << 4 | value % 10)
+        return UInt8(truncatingIfNeeded: (value / 10) << 4 | (value % 10))
     }
 
     package func quiesce() {}

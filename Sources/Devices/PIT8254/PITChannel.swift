@@ -160,7 +160,9 @@ struct PITChannel: Sendable, Equatable {
         guard high != gate, isLoaded else { return }
         switch mode {
         case 0, 4:
-            if !high { suspend(at: now) } else if let counted = suspended {
+            if !high {
+                suspend(at: now)
+            } else if let counted = suspended {
                 started = now &- counted
                 suspended = nil
             }

@@ -26,7 +26,9 @@ package final class PortBus: Sendable {
 
     /// - Parameter devices: no two with a port in common.
     package init(_ devices: [any PortDevice]) {
-        let slots = devices.flatMap { device in device.ports.map { Slot(ports: $0, device: device) } }.sorted { $0.ports.lowerBound < $1.ports.lowerBound }
+        let slots = devices.flatMap { device in device.ports.map { Slot(ports: $0, device: device) } }.sorted {
+            $0.ports.lowerBound < $1.ports.lowerBound
+        }
         for (slot, next) in zip(slots, slots.dropFirst()) {
             precondition(slot.ports.upperBound < next.ports.lowerBound, "two devices at port 0x\(String(next.ports.lowerBound, radix: 16))")
         }

@@ -120,7 +120,7 @@ package final class Serial8250: Device, PortDevice {
     package var room: Int { live.withLock { $0.registers.room } }
 
     /// Whether output waits for a full sink, and when output that waits for its line's end is due.
-    var output: (isBlocked: Bool, flushAt: Int64?) { live.withLock { ($0.isBlocked, $0.flushAt) } }
+    package var output: (isBlocked: Bool, flushAt: Int64?) { live.withLock { ($0.isBlocked, $0.flushAt) } }
 
     /// Bytes of the guest that nobody will see.
     package var dropped: UInt64 { live.withLock { $0.dropped } }

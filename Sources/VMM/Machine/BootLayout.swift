@@ -70,7 +70,8 @@ struct BootPlacement: Sendable {
         if length == 0 { return }
         if let other = taken.first(where: { $0.overlaps(address..<end) }) {
             let reason =
-                other.lowerBound == 0 ? "lies on what the machine starts with (below 0x10000)" : "lies on something loaded at 0x\(String(other.lowerBound, radix: 16))"
+                other.lowerBound == 0
+                ? "lies on what the machine starts with (below 0x10000)" : "lies on something loaded at 0x\(String(other.lowerBound, radix: 16))"
             throw .placement(of: what, address: address, length: length, reason: reason)
         }
         taken.append(address..<end)
