@@ -163,8 +163,9 @@ final class MachineController: @unchecked Sendable {
     private func watchWorker() {
         guard let worker else { return }
         do {
-            for report in try worker.collectUnsolicited() { handle(report) }
-            if let exit = worker.ended { workerLost("the worker \(exit)") }
+            // What it says may end or restart the machine: then it is a past worker, and its end is no loss.
+            for report in try worker.collectUnsolicited() where self.worker === worker { handle(report) }
+            if self.worker === worker, let exit = worker.ended { workerLost("the worker \(exit)") }
         } catch {
             worker.kill(within: .seconds(10))
             workerLost("\(error)")
@@ -174,9 +175,7 @@ final class MachineController: @unchecked Sendable {
     private func handle(_ report: Report) {
         switch report {
         case .poweredOff: powerOff("the guest switched itself off")
-        case .resetRequested:
-            host.events.append(.reset, machine: spec.name, generation: worker.map { Int($0.generation) }, detail: "the guest asked for it")
-            restart(with: worker?.image, why: "the guest asked for a reset")
+        case .resetRequested: restart(with: worker?.image, why: "the guest asked for a reset")
         case .resumed(overdue: true):
             host.events.append(
                 .warning, machine: spec.name, generation: worker.map { Int($0.generation) },
