@@ -24,43 +24,59 @@ package struct ClockState: Sendable, Equatable {
     }
 
     /// Sets the clock as it would stand now had it never stopped. After every vCPU has its TSC offset.
+    ///
+    /// The kernel takes the value a moment after it was computed, and a thousand handovers would add that up. So the clock is read back
+    /// and set again with what it was off by, until that is below ``tolerance``; once or twice does when caches are warm.
     func restore(to vm: VirtualMachine) throws(VMMError) {
-        let now = Moment(raw: SystemClock.raw(), wall: SystemClock.wall(), tsc: SystemClock.tsc())
-        try doing("restoring the clock") { () throws(Errno) in try vm.setClock(continued(at: now)) }
+        var correction: Int64 = 0
+        try doing("restoring the clock") { () throws(Errno) in
+            for _ in 0..<Self.attempts {
+                let now = clock(at: Moment(raw: SystemClock.raw(), tsc: SystemClock.tsc()))
+                try vm.setClock(ClockData(clock: now &+ UInt64(bitPattern: correction)))
+                let off = try offset(of: vm)
+                if off.magnitude <= Self.tolerance { return }
+                correction &+= off
+            }
+        }
+    }
+
+    private static let attempts = 6
+    /// Nanoseconds.
+    private static let tolerance: UInt64 = 60
+
+    /// How much the VM's clock lags behind what it should be.
+    private func offset(of vm: VirtualMachine) throws(Errno) -> Int64 {
+        let raw = SystemClock.raw()
+        let before = SystemClock.tsc()
+        let found = try vm.clock()
+        let between = before &+ (SystemClock.tsc() &- before) / 2
+        let tsc = found.flags.contains(.hostTSC) ? found.hostTSC : between
+        return Int64(bitPattern: clock(at: Moment(raw: raw, tsc: tsc)) &- found.clock)
     }
 
     /// The host's clocks at one moment.
     package struct Moment: Sendable {
         package let raw: Int64
-        package let wall: Int64
         package let tsc: UInt64
-        package init(raw: Int64, wall: Int64, tsc: UInt64) {
+        package init(raw: Int64, tsc: UInt64) {
             self.raw = raw
-            self.wall = wall
             self.tsc = tsc
         }
     }
 
-    /// What to set at `now`. The kernel adds wall-clock time itself, exactly; that is trusted only if the TSC agrees within 50 µs,
-    /// since a wall clock can be stepped. KVM gives neither where the TSC is not stable: then the raw clock it is.
-    package func continued(at now: Moment) -> ClockData {
-        let hasBoth = data.flags.isSuperset(of: [.realtime, .hostTSC]) && tscKHz > 0
-        guard hasBoth else {
-            return ClockData(clock: data.clock &+ UInt64(max(0, now.raw.subtractingReportingOverflow(raw).partialValue)))
+    /// What the clock stands at at a moment: by the TSC where KVM read both together, else by the raw clock, which was read just before.
+    /// Never by the wall clock, which is stepped.
+    package func clock(at moment: Moment) -> UInt64 {
+        guard data.flags.contains(.hostTSC), tscKHz > 0 else {
+            return data.clock &+ UInt64(bitPattern: max(0, moment.raw.subtractingReportingOverflow(raw).partialValue))
         }
-        let ticks = now.tsc >= data.hostTSC ? now.tsc - data.hostTSC : 0
-        let byTSC = Self.nanoseconds(ticks, at: UInt64(tscKHz))
-        let byWall = now.wall &- Int64(clamping: data.realtime)
-        if byWall.subtractingReportingOverflow(byTSC).partialValue.magnitude <= 50_000 {
-            return ClockData(clock: data.clock, flags: [.realtime], realtime: data.realtime)
-        }
-        return ClockData(clock: data.clock &+ UInt64(byTSC))
+        let ticks = moment.tsc >= data.hostTSC ? moment.tsc - data.hostTSC : 0
+        return data.clock &+ Self.nanoseconds(ticks, at: UInt64(tscKHz))
     }
 
     /// Saturates at about a century.
-    private static func nanoseconds(_ ticks: UInt64, at khz: UInt64) -> Int64 {
-        let milliseconds = min(ticks / khz, 3_000_000_000_000)
-        return Int64(milliseconds * 1_000_000 + ticks % khz * 1_000_000 / khz)
+    private static func nanoseconds(_ ticks: UInt64, at khz: UInt64) -> UInt64 {
+        min(ticks / khz, 3_000_000_000_000) * 1_000_000 + ticks % khz * 1_000_000 / khz
     }
 
     /// Section `clock`, version 1.

@@ -45,13 +45,15 @@ final class SavingRoom: @unchecked Sendable {
 }
 
 extension Machine {
-    /// Writes the whole machine but its RAM. The vCPUs are parked and the devices quiet.
+    /// Writes the whole machine but its RAM. The vCPUs are parked and the devices quiet. A rehearsal enters no vCPU, not even to come
+    /// back at once.
     func save(
-        into room: SavingRoom, writer version: String, generation: UInt32, versions: PromisedVersions, isPaused: Bool
+        into room: SavingRoom, writer version: String, generation: UInt32, versions: PromisedVersions, isPaused: Bool,
+        isRehearsal: Bool = false
     ) throws(VMMError) -> [UInt8] {
         let cpuVersion = versions[MachineSections.cpu]
         try onEveryVCPU { thread, index throws(VMMError) in
-            let state = try self.stateIO[index].save(thread.vcpu) { thread.quiesce() }
+            let state = try self.stateIO[index].save(thread.vcpu) { if !isRehearsal { thread.quiesce() } }
             var content = WireWriter(capacity: 16 << 10)
             state.encode(to: &content)
             let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: cpuVersion, content: content.bytes)

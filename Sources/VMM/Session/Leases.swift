@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Handover
 internal import LinuxSystem
 internal import SystemPackage
@@ -43,11 +44,14 @@ struct Leases {
         return mapping.word(at: 0)
     }
 
-    /// The memory a checkpoint is written to or read from, all of it.
-    func checkpoint(writable: Bool) throws(VMMError) -> SharedMapping {
+    /// The memory a checkpoint is written to or read from, all of it; what a machine of `vcpus` needs of it is there already.
+    func checkpoint(writable: Bool, vcpus: Int) throws(VMMError) -> SharedMapping {
         let descriptor = try require(.checkpoint)
         return try doing("mapping the checkpoint") { () throws(Errno) in
-            try SharedMapping(of: descriptor.descriptor, length: try descriptor.descriptor.size(), writable: writable)
+            let mapping = try SharedMapping(of: descriptor.descriptor, length: try descriptor.descriptor.size(), writable: writable)
+            let touched = min(mapping.length, (1 + vcpus) << 14)
+            try? mapping.advise(CInt(writable ? CL_MADV_POPULATE_WRITE : CL_MADV_POPULATE_READ), at: 0, count: touched & ~4095)
+            return mapping
         }
     }
 }

@@ -5,14 +5,11 @@ internal import SystemPackage
 
 /// From *settle* to *running*, on the outgoing and on the incoming side.
 extension WorkerSession {
-    /// vCPUs leave the guest within this time or the handover is off.
-    private static var parkLimit: Duration { .milliseconds(100) }
-
     func settle() throws(VMMError) -> Report {
         if phase == .settled { return .settled }
         try require(.running, .paused, for: "settle")
         let machine = try current()
-        if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true) }
+        if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
         try failpoints.reached(.settle)
         guard machine.devices.quiesce() else {
             if !isPaused { machine.devices.resume() }
@@ -29,7 +26,7 @@ extension WorkerSession {
         guard let room, let checkpoint, let commitment else { throw VMMError("there is nothing to save to") }
         let began = SystemClock.monotonic()
         try failpoints.reached(.park)
-        let parked = try machine.park(timeout: Self.parkLimit)
+        let parked = try machine.park(timeout: .nanoseconds(Int64(clamping: freeze)))
         let stopped = SystemClock.monotonic()
         try failpoints.reached(.save)
         let bytes = try machine.save(into: room, writer: image.version, generation: generation, versions: versions, isPaused: isPaused)
@@ -81,7 +78,7 @@ extension WorkerSession {
         try require(.prepared, for: "load")
         let machine = try current()
         let began = SystemClock.monotonic()
-        let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false) }
+        let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false, vcpus: 0) }
         let length = length == 0 ? try announcedLength(checkpoint) : length
         if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
         phase = .loading

@@ -1,3 +1,4 @@
+internal import Checkpoint
 internal import Handover
 internal import LinuxSystem
 internal import Wire
@@ -48,8 +49,9 @@ extension WorkerSession {
         let lent = try leases.resources()
         let commitment = Commitment(try leases.commitWord(), generation: generation)
         let machine = try MachineBuilder(lent: lent, failpoints: failpoints).build(specification)
-        try machine.boot(lent, commandLine: specification.commandLine)
         try machine.startThreads()
+        try rehearse(machine)
+        try machine.boot(lent, commandLine: specification.commandLine)
         guard commitment.powerOn() else { throw VMMError("the commit word says \(said(commitment)): somebody else runs this machine") }
         adopt(machine, commitment)
         let granted = SystemClock.monotonic()
@@ -61,7 +63,6 @@ extension WorkerSession {
     private func adopt(_ machine: Machine, _ commitment: Commitment) {
         self.machine = machine
         self.commitment = commitment
-        room = SavingRoom(vcpus: machine.blueprint.vcpus)
     }
 
     func said(_ commitment: Commitment) -> String { commitment.current.map(\.description) ?? "nothing" }
@@ -89,7 +90,8 @@ extension WorkerSession {
         do {
             let built = try preparation.get()
             try built.machine.startThreads()
-            checkpoint = try leases.checkpoint(writable: false)
+            try rehearse(built.machine)
+            checkpoint = try leases.checkpoint(writable: false, vcpus: built.machine.blueprint.vcpus)
             adopt(built.machine, Commitment(try leases.commitWord(), generation: generation))
             try failpoints.reached(.prepared)
             phase = .prepared
@@ -98,6 +100,20 @@ extension WorkerSession {
             phase = .failed
             reply(.refused(reason: error.description), to: preparedSequence)
         }
+    }
+
+    /// Saves and restores the machine as it is before it has ever run: that this works is known now, and what it touches for the first
+    /// time is touched while nobody waits.
+    private func rehearse(_ machine: Machine) throws(VMMError) {
+        let room = SavingRoom(vcpus: machine.blueprint.vcpus)
+        let bytes = try machine.save(
+            into: room, writer: image.version, generation: generation, versions: PromisedVersions(newestOf: image), isPaused: false,
+            isRehearsal: true)
+        let decoded = try doing("rehearsal") { () throws(CheckpointError) in
+            try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: generation, image: image)
+        }
+        try machine.restore(decoded)
+        self.room = room
     }
 
     private func pause() throws(VMMError) -> Report {

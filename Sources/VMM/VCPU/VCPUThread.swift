@@ -48,6 +48,7 @@ final class VCPUThread: Sendable {
     private let mail = Mutex(Mail())
     /// Changes with every letter.
     private let letters = Futex()
+    private let posted = Atomic<UInt32>(0)
     private let stateWord = Futex(VCPUThreadState.parked.rawValue)
     private let answered = Futex()
     /// CLOCK_MONOTONIC just before the first KVM_RUN after the last start.
@@ -107,10 +108,9 @@ final class VCPUThread: Sendable {
     }
 
     private func post(_ write: (inout Mail) -> Void) {
-        mail.withLock {
-            write(&$0)
-            letters.set(letters.value &+ 1)
-        }
+        mail.withLock { write(&$0) }
+        // After the lock is free: whoever wakes takes it at once.
+        letters.set(posted.add(1, ordering: .sequentiallyConsistent).newValue)
         kick()
     }
 
