@@ -1,4 +1,5 @@
 @testable import CommandLineTool
+import Control
 import Testing
 
 @Suite("Output")
@@ -40,6 +41,28 @@ struct OutputTests {
         #expect(Suggestion.nearest(to: word, among: ["vcpus", "memory", "boot", "name"]) == meant)
     }
 
+    @Test("a step that says again that it has begun goes on, and one still open when all is well is over")
+    func repeatedBegin() {
+        let time = Counter()
+        var progress = HandoverProgress(
+            style: Style(for: CapturedStream(isTerminal: false), environment: [:]), columns: 80, soakNanoseconds: 2_000_000_000,
+            clock: { time.now })
+        _ = progress.take(Step(machine: "a", phase: .soak, state: .begin, nanoseconds: 0))
+        time.now = 1_000_000_000
+        let live = progress.take(Step(machine: "a", phase: .soak, state: .begin, nanoseconds: 1_000_000_000, detail: "healthy"))
+        #expect(live == "\r\u{1B}[2K  soak        ▮▮▮▮▮▯▯▯▯▯ 1.0 s of 2.0 s   healthy")
+        time.now = 2_000_000_000
+        #expect(progress.finish(succeeded: true) == "\r\u{1B}[2K  soak        ✔    2.0 s   healthy\n")
+    }
+
+    @Test("a line under way never passes the edge of the terminal")
+    func narrow() {
+        var progress = HandoverProgress(
+            style: Style(for: CapturedStream(isTerminal: false), environment: [:]), columns: 20, soakNanoseconds: nil, clock: { 0 })
+        let live = progress.take(Step(machine: "a", phase: .populate, state: .begin, nanoseconds: 0))
+        #expect(live.split(separator: "\u{1B}[2K").last?.count ?? 0 < 20)
+    }
+
     @Test("what an image or a guest says of itself cannot command the terminal")
     func printable() {
         #expect("0.2.0\u{1B}]0;x\u{7}".printable == "0.2.0\u{FFFD}]0;x\u{FFFD}")
@@ -61,4 +84,9 @@ struct OutputTests {
             SocketPath.candidates(named: nil, environment: ["XDG_RUNTIME_DIR": "/run/user/7"])
                 == ["/run/baton/io.baton.Supervisor", "/run/user/7/baton/io.baton.Supervisor"])
     }
+}
+
+/// A clock that stands still until told.
+private final class Counter {
+    var now = 0
 }

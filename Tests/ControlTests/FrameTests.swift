@@ -18,6 +18,15 @@ struct FrameTests {
         #expect(!decoder.isPartial)
     }
 
+    @Test("many small messages cost no more than their length")
+    func manySmall() throws {
+        var decoder = FrameDecoder()
+        decoder.append([UInt8](repeating: 0, count: 1 << 20))
+        var count = 0
+        while try decoder.next() != nil { count += 1 }
+        #expect(count == 1 << 20 && !decoder.isPartial)
+    }
+
     @Test("takes a message of exactly the limit and refuses one byte more")
     func limit() throws {
         var decoder = FrameDecoder()

@@ -149,6 +149,17 @@ struct VarlinkServerTests {
         #expect(client.isClosed())
     }
 
+    @Test("a client that was idle for long has its full time for the next message")
+    func lateMessage() throws {
+        let served = try ServedSocket { $0.limits.partialMessage = .milliseconds(300) }
+        let client = try served.connect()
+        SystemClock.sleep(.milliseconds(400))
+        client.send(Array(#"{"method":"org.varlink."#.utf8))
+        SystemClock.sleep(.milliseconds(50))
+        client.send(#"service.GetInfo"}"#)
+        #expect(client.receive()?.contains("batond") == true)
+    }
+
     @Test("an idle client is given up in the end")
     func idle() throws {
         let served = try ServedSocket { $0.limits.idle = .milliseconds(50) }

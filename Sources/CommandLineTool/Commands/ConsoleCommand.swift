@@ -32,7 +32,7 @@ struct ConsoleCommand: SupervisorCommand {
         do throws(Errno) {
             let stream = try client.stream()
             let raw = isTerminal ? try RawTerminal(.input) : nil
-            try StandardStream.output.write(pending)
+            try? StandardStream.output.write(pending)
             try Self.relay(stream, hasEscape: isTerminal)
             // The terminal is raw until here.
             _ = consume raw
@@ -51,8 +51,8 @@ struct ConsoleCommand: SupervisorCommand {
             try poll.wait(timeout: nil)
             if !poll.result(at: 0).isEmpty {
                 let arrived = try stream.read(upTo: 65536)
-                if arrived.isEmpty { return }
-                try StandardStream.output.write(arrived)
+                // Nobody listens any more, as after `| head`: that is an end like another.
+                guard !arrived.isEmpty, (try? StandardStream.output.write(arrived)) != nil else { return }
             }
             if inputIsOpen, !poll.result(at: 1).isEmpty {
                 let typed = try StandardStream.input.read(upTo: 4096)

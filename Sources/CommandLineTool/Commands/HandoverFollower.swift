@@ -24,7 +24,7 @@ struct HandoverFollower {
         do throws(CommandFailure) {
             try receive(&client, &progress, interrupt: interrupt?.number)
         } catch {
-            if !session.global.json { output.write(progress.finish()) }
+            if !session.global.json { output.write(progress.finish(succeeded: false)) }
             throw error
         }
     }
@@ -44,7 +44,7 @@ struct HandoverFollower {
                 } else if let step = result.step {
                     output.write(progress.take(step))
                 } else if let record = result.handover {
-                    output.write(progress.finish() + session.history.outcome(record))
+                    output.write(progress.finish(succeeded: true) + session.history.outcome(record))
                 }
                 if !continues { return }
             }

@@ -67,7 +67,8 @@ struct HandoverProgress {
         stage.detail = step.detail?.printable ?? stage.detail
         switch step.state {
         case .begin:
-            stage.open[step.phase] = clock()
+            // Said again while it is open, a step only has news of itself.
+            stage.open[step.phase] = stage.open[step.phase] ?? clock()
             stages[name] = stage
             lines = writeFinished(before: name)
         case .end, .failed:
@@ -86,8 +87,18 @@ struct HandoverProgress {
     /// What to write when nothing came for a while: the running stage, redrawn. Nothing where there is no terminal.
     func tick() -> String { columns == nil ? "" : erase + live }
 
-    /// What to write at the end: stages over, and not yet written.
-    mutating func finish() -> String { erase + writeFinished(before: nil) }
+    /// What to write at the end: stages over, and not yet written. When the handover went through, so did what was still open.
+    mutating func finish(succeeded: Bool) -> String {
+        if succeeded {
+            for name in HandoverStage.allCases {
+                guard var stage = stages[name], let begin = stage.open.values.min() else { continue }
+                stage.nanoseconds += max(0, clock() - begin)
+                stage.open = [:]
+                stages[name] = stage
+            }
+        }
+        return erase + writeFinished(before: nil)
+    }
 
     private mutating func writeFinished(before later: HandoverStage?) -> String {
         var lines = ""

@@ -1,4 +1,6 @@
 /// Progress of a handover: a step begins, ends or fails.
+///
+/// A step that takes no time of its own may only end; one that takes long may begin again with news of itself.
 package struct Step: Codable, Sendable, Equatable {
     package var machine: String
     /// A name of ``Phase``. A string, so that a client takes steps it does not know yet.

@@ -46,16 +46,18 @@ struct Connection: ~Copyable {
 
     /// The next message; `nil` when the client has left, was too slow, or the server stops. Throws `.malformed` for an over-long one.
     mutating func nextFrame() throws(ControlError) -> [UInt8]? {
-        let start = SystemClock.monotonic()
+        var start = SystemClock.monotonic()
         while !isBroken {
             if let frame = try decoder.next() { return frame }
-            let limit = decoder.isPartial ? limits.partialMessage : limits.idle
+            let wasPartial = decoder.isPartial
+            let limit = wasPartial ? limits.partialMessage : limits.idle
             let left = start + limit.nanoseconds - SystemClock.monotonic()
             guard left > 0, wait(for: .readable, timeout: .nanoseconds(left)) else { return nil }
             do {
                 let arrived = try client.socket.descriptor.read(upTo: 65536)
                 if arrived.isEmpty { return nil }
                 decoder.append(arrived)
+                if !wasPartial { start = SystemClock.monotonic() }
             } catch .wouldBlock {
                 continue
             } catch {
