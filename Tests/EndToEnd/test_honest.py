@@ -258,7 +258,7 @@ def test_guest_memory_is_untouched_before_prepare_at_loaded_and_after_an_abort(m
     before = machine.evidence.digest()
     command = machine.start_upgrade(images.faulty("delay:1500@loaded error@loaded"))
     incoming = machine.wait_worker(2)
-    wait_until(lambda: sleeping(incoming), "the incoming worker is held at loaded")
+    wait_until(lambda: processes.is_held(incoming), "the incoming worker is held at loaded")
     assert machine.evidence.digest() == before, "at loaded"
     done = machine.finish(command)
     assert done.code == 4, done
@@ -274,18 +274,6 @@ def test_a_handover_of_a_parked_guest_changes_nothing_in_its_memory(machine, ima
     assert machine.evidence.digest() == before
     machine.evidence.unpark()
     machine.assert_runs()
-
-
-def sleeping(pid):
-    """Whether a thread of the process is in the sleep of a failpoint: clock_nanosleep."""
-    for task in processes.threads(pid):
-        try:
-            with open(f"/proc/{pid}/task/{task}/syscall") as file:
-                if file.read().split()[0] in ("35", "230"):
-                    return True
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return False
 
 
 def test_guest_time_neither_stops_nor_drifts(machine, images):

@@ -210,13 +210,17 @@ class Evidence:
     def assert_unharmed(self, gap_ms=None):
         """The guest goes on, found no damage, and misses no tick without excuse. `gap_ms`: it was never stopped for longer."""
         self.wait_progress()
+        # Deadline timers take what a stop delayed one by one: they need a moment after a long one.
+        wait_until(self._accounts_agree, lambda: f"every tick is in some account\n{self.describe()}")
         what = self.describe()
         assert self.state == RUNNING, what
         assert self.damage == 0, what
         for ticker in self.tickers():
             assert ticker.lost == 0, f"lost ticks: {ticker}\n{what}"
-            assert ticker.doubled == 0, f"doubled ticks: {ticker}\n{what}"
-            missing = ticker.missing - self._missing.get(ticker.name, 0)
-            assert abs(missing) <= 1, f"{missing} ticks in no account: {ticker}\n{what}"
+            # After a stop of several periods the missed ticks follow one another quickly: each was accounted for as missing before.
+            assert ticker.doubled <= ticker.lost_in_stall + ticker.lost_late, f"doubled ticks: {ticker}\n{what}"
         if gap_ms is not None:
             assert self.gap_ms() <= gap_ms, f"stopped for longer than {gap_ms} ms\n{what}"
+
+    def _accounts_agree(self):
+        return all(abs(ticker.missing - self._missing.get(ticker.name, 0)) <= 1 for ticker in self.tickers())

@@ -1,11 +1,17 @@
 """Worker images, honest and faulty, in a directory that supervisors under test allow."""
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 
 from . import programs
+
+
+def version(image):
+    """What an image says its version is."""
+    return json.loads(subprocess.run([image, "--describe"], capture_output=True, check=True).stdout)["version"]
 
 
 class Images:

@@ -112,6 +112,18 @@ def resident_anonymous(pid):
     return int(status(pid)["RssAnon"].split()[0]) * 1024
 
 
+def is_held(pid):
+    """Whether a thread of the process is in the sleep of a failpoint: nanosleep or clock_nanosleep."""
+    for task in threads(pid) if is_alive(pid) else []:
+        try:
+            with open(f"/proc/{pid}/task/{task}/syscall") as file:
+                if file.read().split()[0] in ("35", "230"):
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return False
+
+
 def is_alive(pid):
     found = stat(pid)
     return found is not None and found.state != "Z"
