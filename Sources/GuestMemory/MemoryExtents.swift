@@ -24,6 +24,17 @@ extension GuestMemory {
     /// Bytes handled between two looks at whether to go on.
     private static let stride = 16 << 20
 
+    /// Gives every page back: RAM reads as zeros, as at power-on. For everyone who maps it; no guest may run.
+    package func empty() throws(Errno) {
+        let remove: CInt = 9  // MADV_REMOVE
+        try mapping.advise(remove, at: 0, count: mapping.length)
+    }
+
+    /// Allocates and maps every page, so that a guest never waits for one.
+    package func prefault() throws(Errno) {
+        try advise(CInt(CL_MADV_POPULATE_WRITE), 0..<mapping.length) { false }
+    }
+
     /// Maps the pages that exist into this process, so that later accesses, writes included, do not fault. Holes stay holes.
     ///
     /// - Parameters:
@@ -34,21 +45,22 @@ extension GuestMemory {
     package func populate(_ extents: [Range<Int>], isCancelled: () -> Bool = { false }) throws(Errno) -> Int {
         var populated = 0
         for extent in extents {
-            let extent = extent.clamped(to: 0..<mapping.length)
-            var start = extent.lowerBound
-            while start < extent.upperBound {
-                if isCancelled() { return populated }
-                let count = min(Self.stride, extent.upperBound - start)
-                do {
-                    try mapping.advise(CInt(CL_MADV_POPULATE_READ), at: start, count: count)
-                } catch Errno.interrupted {
-                    continue
-                }
-                populated += count
-                start += count
-            }
+            populated += try advise(CInt(CL_MADV_POPULATE_READ), extent.clamped(to: 0..<mapping.length), isCancelled)
+            if isCancelled() { break }
         }
         return populated
+    }
+
+    /// Advises a range stride by stride; how much of it was done when it ended or was cancelled.
+    @discardableResult
+    private func advise(_ advice: CInt, _ range: Range<Int>, _ isCancelled: () -> Bool) throws(Errno) -> Int {
+        var start = range.lowerBound
+        while start < range.upperBound && !isCancelled() {
+            let count = min(Self.stride, range.upperBound - start)
+            do { try mapping.advise(advice, at: start, count: count) } catch Errno.interrupted { continue }
+            start += count
+        }
+        return start - range.lowerBound
     }
 
     /// A digest of all RAM, for comparing two moments at which the guest does not run. A hole counts as the zeros it reads as.

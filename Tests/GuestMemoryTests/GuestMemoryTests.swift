@@ -80,4 +80,13 @@ import Testing
         #expect(try object.descriptor.dataExtents() == extents)
         #expect(try memory.populate(extents, isCancelled: { true }) == 0)
     }
+
+    @Test func `emptied, it reads as zeros and has no pages; prefaulted, it has all`() throws {
+        try memory.write([1], at: 0x3000)
+        try memory.empty()
+        #expect(try object.descriptor.dataExtents() == [])
+        #expect(try memory.read(at: 0x3000, count: 1) == [0])
+        try memory.prefault()
+        #expect(try object.descriptor.dataExtents() == [0..<memory.layout.size])
+    }
 }

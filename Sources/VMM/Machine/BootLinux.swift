@@ -59,7 +59,7 @@ enum BootLinux {
         let commandLineLimit = min(Int(header.integer(UInt32.self, at: Offset.commandLineSize)), BootLayout.commandLineRoom - 1)
         try Boot.write(files.commandLine, limit: commandLineLimit, to: memory)
         try Boot.write(zeroPage(header, address, disk, memory.layout), "boot_params", at: BootLayout.zeroPage, to: memory)
-        try Boot.write(pageTables(), "the page tables", at: BootLayout.pageTables, to: memory)
+        try Boot.write(pageTables, "the page tables", at: BootLayout.pageTables, to: memory)
         try Boot.write(descriptorTable(), "the descriptor table", at: BootLayout.descriptorTable, to: memory)
         return BootRegisters(
             rip: address + entryOffset, rsi: BootLayout.zeroPage, cr0: 0x8000_0011,  // PG, ET, PE
@@ -123,7 +123,7 @@ enum BootLinux {
     }
 
     /// The first 4 GiB one to one, in pages of 2 MiB.
-    private static func pageTables() -> [UInt8] {
+    private static let pageTables: [UInt8] = {
         var writer = WireWriter(capacity: 6 * 4096)
         writer.u64(BootLayout.pageTables + 0x1000 | 3)  // present, writable
         writer.zeros(4096 - 8)
@@ -131,7 +131,7 @@ enum BootLinux {
         writer.zeros(4096 - 32)
         for page in 0..<2048 { writer.u64(UInt64(page) << 21 | 0x83) }  // present, writable, large
         return writer.bytes
-    }
+    }()
 
     /// Null, nothing, `__BOOT_CS` (0x10, 64-bit code), `__BOOT_DS` (0x18, data).
     private static func descriptorTable() -> [UInt8] {

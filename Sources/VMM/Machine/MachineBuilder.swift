@@ -23,7 +23,10 @@ struct MachineBuilder: Sendable {
         try setCPUID(tables, parts.vcpus)
         let plan = try probeMSRs(parts)
         let machine = try Machine(parts, blueprint: Blueprint(specification, machineID: machineID, cpuid: tables, msrs: plan))
-        if specification.prefault { try populate(machine) }
+        try doing("emptying guest memory") { () throws(Errno) in
+            try machine.memory.empty()  // a machine that was reset has its old content in it
+            if specification.prefault { try machine.memory.prefault() }
+        }
         return machine
     }
 
