@@ -141,6 +141,8 @@ final class HandoverRun {
         }
         let limit = host.configuration.prepareDeadline + .seconds(spec.memory.sizeBytes >> 30)
         times.begin(.map)
+        times.begin(.prepared)
+        tell(.prepared, .begin, nil)
         host.hook(.map)
         let report = try ask(worker, .prepare(blueprint: blueprint), .build, within: limit)
         guard case .prepared(let populated) = report else { throw unexpected(report, .build, .incoming) }

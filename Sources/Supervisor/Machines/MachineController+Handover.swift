@@ -157,17 +157,20 @@ extension MachineController {
         if now >= current.ends, current.failures == 0 {
             state = .running
             soak = current
+            tellSoak(current, .end, "healthy")
             finishSoak(.success(current.record))
             note(JournalRecord(.soakEnded, at: Int(SystemClock.wall()), handover: current.record))
             return publish()
         }
         current.nextCheck = now + host.configuration.healthInterval.nanoseconds
         soak = current
+        tellSoak(current, .begin, current.failures == 0 ? "healthy" : "one bad answer")
+    }
+
+    private func tellSoak(_ soak: Soak, _ state: Control.Step.State, _ detail: String) {
         let total = Int64(spec.upgrade.soak.durationMilliseconds) * 1_000_000
-        current.ticket?.report(
-            Control.Step(
-                machine: spec.name, phase: .soak, state: .begin, nanoseconds: Int(max(0, total - (current.ends - now))),
-                detail: current.failures == 0 ? "healthy" : "one bad answer"))
+        let over = total - max(0, soak.ends - SystemClock.monotonic())
+        soak.ticket?.report(Control.Step(machine: spec.name, phase: .soak, state: state, nanoseconds: Int(over), detail: detail))
     }
 
     /// What is wrong with the worker; `nil` when it is well.
@@ -187,6 +190,7 @@ extension MachineController {
 
     private func soakFailed(_ problem: String) {
         guard let failed = soak else { return }
+        tellSoak(failed, .failed, problem)
         soak = nil
         var record = failed.record
         record.outcome = .reverted
