@@ -45,7 +45,8 @@ package enum VCPUExit: Sendable, Equatable {
                     port: UInt16(truncatingIfNeeded: flat.address), size: Int(flat.size), count: Int(flat.count), isWrite: flat.is_write != 0,
                     dataOffset: Int(flat.offset)))
         case KVM_EXIT_MMIO:
-            self = .mmio(MemoryAccess(address: flat.address, size: Int(flat.size), isWrite: flat.is_write != 0, data: flat.is_write != 0 ? flat.data : 0))
+            let isWrite = flat.is_write != 0
+            self = .mmio(MemoryAccess(address: flat.address, size: Int(flat.size), isWrite: isWrite, data: isWrite ? flat.data : 0))
         case KVM_EXIT_HLT: self = .hlt
         case KVM_EXIT_SHUTDOWN: self = .shutdown
         case KVM_EXIT_FAIL_ENTRY: self = .failEntry(reason: flat.address)

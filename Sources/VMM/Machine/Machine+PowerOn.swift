@@ -9,7 +9,8 @@ extension Machine {
         guard let kernel = lent.kernel else { throw VMMError("no kernel was lent") }
         let files = try doing("boot files") { () throws(BootError) in
             BootFiles(
-                kernel: try BootFile("kernel", kernel), initialRAMDisk: try lent.initialRAMDisk.map { file throws(BootError) in try BootFile("initrd", file) },
+                kernel: try BootFile("kernel", kernel),
+                initialRAMDisk: try lent.initialRAMDisk.map { file throws(BootError) in try BootFile("initrd", file) },
                 commandLine: commandLine)
         }
         let start = try doing("boot files") { () throws(BootError) in try Boot.load(files, into: memory) }

@@ -49,7 +49,8 @@ extension Machine {
     /// Puts the saved state into this machine, which has never run. It stays stopped.
     func restore(_ saved: DecodedCheckpoint) throws(VMMError) {
         if saved.machine.fingerprint != fingerprint.bytes {
-            throw VMMError("the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
+            throw VMMError(
+                "the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
         }
         try onEveryVCPU { thread, index throws(VMMError) in
             try self.stateIO[index].restore(saved.vcpus[index], to: thread.vcpu)
