@@ -124,7 +124,13 @@ extension SupervisorCore: SupervisorService {
     package func abort(machine: String) throws(ControlError) { try self.machine(machine).requestAbort() }
 
     package func history(machine name: String, limit: Int) throws(ControlError) -> [HandoverRecord] {
-        Array(try machine(name).history.suffix(limit).reversed())
+        _ = try machine(name)
+        do {
+            let records = try Journal.read(path: host.journal(of: name))
+            return Array(Journal.handovers(records).suffix(limit).reversed())
+        } catch {
+            throw .failed(reason: "\(error)")
+        }
     }
 
     package func events(after: Int?, machine: String?, waiting: Duration) throws(ControlError) -> EventBatch {
@@ -193,9 +199,12 @@ extension SupervisorCore: SupervisorService {
             let directory = host.directory(of: spec.name)
             try FileSystem.createDirectory(directory)
             let resources = try MachineResources.acquire(spec, host: host)
+            // A journal tells of one life, from power-on to the end; that of the life before is kept beside it.
+            let journalPath = host.journal(of: spec.name)
+            if FileSystem.exists(journalPath) { try FileSystem.rename(journalPath, to: journalPath + ".1") }
             let machineID = FileSystem.randomBytes(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
             let machine = try MachineController(
-                spec: spec, machineID: machineID, slot: slot, host: host, resources: resources, journal: try Journal(path: directory + "/journal"),
+                spec: spec, machineID: machineID, slot: slot, host: host, resources: resources, journal: try Journal(path: journalPath),
                 poweredOnAt: SystemClock.monotonic())
             machine.note(JournalRecord(.poweredOn, at: Int(SystemClock.wall()), spec: spec, machineID: machineID, slot: slot))
             try console.add(machine: spec.name, stream: resources.console, logPath: directory + "/console.log")

@@ -56,6 +56,7 @@ extension HandoverRun {
         let (won, _) = resources.commitWord.exchange(
             expected: frozen.rawValue, desired: CommitWord(.committed, outgoing.generation + 1).rawValue)
         guard won else { return .lost(reason: "\(trouble.reason); the commit word changed under a dead worker") }
+        committed = true
         if let incoming, incoming.ended == nil, trouble.side != .incoming {
             do throws(Trouble) {
                 try load(incoming)
@@ -70,6 +71,7 @@ extension HandoverRun {
 
     /// Committed, and the incoming worker has not run: another takes the same checkpoint, the previous image first.
     private func replaceIncoming(_ trouble: Trouble) -> HandoverEnd {
+        committed = true
         var reason = trouble.reason
         for candidate in [outgoing.image, image] {
             if let failed = incoming {

@@ -63,6 +63,8 @@ final class HandoverRun {
     var fingerprint: [UInt8] = []
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
     var settled = false
+    /// The operator's abort is honoured until then.
+    var committed = false
     /// The memfd the checkpoint travels in, the same for every worker of this handover.
     var checkpointFile: SharedDescriptor?
     /// Incoming workers that failed and are to be reaped.
@@ -182,7 +184,7 @@ final class HandoverRun {
     }
 
     private func waitHello(_ worker: Worker) throws(Trouble) -> Report {
-        do { return try worker.report(to: 0, within: answer, abort: abort) } catch {
+        do { return try worker.report(to: 0, within: answer, abort: committed ? nil : abort) } catch {
             throw Trouble(step: .hello, side: .incoming, failure: error)
         }
     }
@@ -243,6 +245,7 @@ final class HandoverRun {
                 step: .commit, side: .outgoing,
                 failure: .failed("it ended its freeze at the blackout budget of \(budget.milliseconds) ms; the commit word says \(says)"))
         }
+        committed = true
         times.begin(.fence)
         outgoing.stop()
         times.end(.fence)
@@ -252,7 +255,7 @@ final class HandoverRun {
         host.hook(.fence)
         host.hook(.grant)
         times.begin(.grant)
-        let report = try ask(worker, .grant, .grant, within: answer, abortable: false)
+        let report = try ask(worker, .grant, .grant, within: answer)
         guard case .running(let granted, let firstRun) = report else { throw unexpected(report, .grant, .incoming) }
         times.end(.grant, at: granted)
         times.begin(.running, at: granted)
@@ -287,10 +290,10 @@ final class HandoverRun {
     }
 
     func ask(
-        _ worker: Worker, _ order: Order, descriptors: [SharedDescriptor] = [], _ step: Handover.Step, within limit: Duration, abortable: Bool = true
+        _ worker: Worker, _ order: Order, descriptors: [SharedDescriptor] = [], _ step: Handover.Step, within limit: Duration
     ) throws(Trouble) -> Report {
         do {
-            return try worker.order(order, descriptors: descriptors, within: limit, abort: abortable ? abort : nil)
+            return try worker.order(order, descriptors: descriptors, within: limit, abort: committed ? nil : abort)
         } catch {
             let side: Trouble.Side = error == .abortRequested ? .supervisor : worker === outgoing ? .outgoing : .incoming
             throw Trouble(step: step, side: side, failure: error)

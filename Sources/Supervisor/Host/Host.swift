@@ -68,6 +68,7 @@ package final class Host: Sendable {
     }
 
     func directory(of machine: String) -> String { "\(configuration.runDirectory)/machines/\(machine)" }
+    func journal(of machine: String) -> String { directory(of: machine) + "/journal" }
 
     /// Gives back everything of a machine that is off.
     func releaseCustody(of machine: String) {

@@ -1,4 +1,4 @@
-internal import Control
+package import Control
 internal import FoundationEssentials
 internal import LinuxSystem
 internal import Synchronization
@@ -54,6 +54,20 @@ package final class Journal: Sendable {
             records.append(record)
         }
         return records
+    }
+
+    /// The handovers among `records`, oldest first, each as its soak left it.
+    package static func handovers(_ records: [JournalRecord]) -> [HandoverRecord] {
+        var handovers: [HandoverRecord] = []
+        for record in records where record.kind == .handoverEnded || record.kind == .soakEnded {
+            guard let handover = record.handover else { continue }
+            if let index = handovers.lastIndex(where: { $0.startedAtNanoseconds == handover.startedAtNanoseconds }) {
+                handovers[index] = handover
+            } else {
+                handovers.append(handover)
+            }
+        }
+        return handovers
     }
 
     /// Eight lower-case hexadecimal digits.

@@ -116,7 +116,7 @@ extension MachineController {
             startedAtNanoseconds: Int(times.beganWall), totalNanoseconds: Int(SystemClock.monotonic() - times.began),
             blackoutNanoseconds: times.blackout.map { Int($0) }, budgetNanoseconds: spec.upgrade.blackoutBudgetNanoseconds, phases: times.phases,
             steps: times.records)
-        keep(record)
+        lastHandover = record
         note(JournalRecord(.handoverEnded, at: Int(SystemClock.wall()), handover: record))
         host.events.append(.handover, machine: spec.name, generation: record.toGeneration, detail: reason, handover: record)
         return record
@@ -201,14 +201,15 @@ extension MachineController {
             failed.ticket?.finish(.failure(.failed(reason: "\(spec.name): \(record.reason ?? ""); kept as its policy says")))
             return publish()
         }
-        keep(record)
+        lastHandover = record
         note(JournalRecord(.soakEnded, at: Int(SystemClock.wall()), handover: record))
         host.events.append(.warning, machine: spec.name, generation: worker.map { Int($0.generation) }, detail: "soak failed: \(problem); reverting")
+        state = .running
         handOver(to: back, kind: .revert, ticket: nil, why: record.reason)
         let result: ControlError =
             state == .reverted
             ? .reverted(machine: spec.name, reason: record.reason ?? problem)
-            : .failed(reason: "\(spec.name): \(record.reason ?? problem); the revert did not go through: \(history.last?.reason ?? "unknown")")
+            : .failed(reason: "\(spec.name): \(record.reason ?? problem); the revert did not go through: \(lastHandover?.reason ?? "unknown")")
         failed.ticket?.finish(.failure(result))
     }
 

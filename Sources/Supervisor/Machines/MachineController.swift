@@ -26,6 +26,8 @@ final class MachineController: @unchecked Sendable {
     /// Past workers whose end has not been seen yet.
     var retiring: [Worker] = []
     var soak: Soak?
+    /// The newest handover; the journal has them all.
+    var lastHandover: HandoverRecord?
     /// Why the newest state is what it is, for `show`.
     var remark: String?
 
@@ -40,7 +42,6 @@ final class MachineController: @unchecked Sendable {
     /// Readable while the operator wants the handover under way to end.
     let abortRequest: EventDescriptor
     private let published: Mutex<MachineDetails>
-    private let records = Mutex<[HandoverRecord]>([])
     private let imagesInUse = Mutex<[String]>([])
 
     init(
@@ -64,9 +65,6 @@ final class MachineController: @unchecked Sendable {
     }
 
     // MARK: Any thread
-
-    /// Past handovers, oldest first.
-    var history: [HandoverRecord] { records.withLock { $0 } }
 
     /// Digests of the images it runs or may go back to.
     var neededImages: [String] { imagesInUse.withLock { $0 } }
@@ -191,7 +189,7 @@ final class MachineController: @unchecked Sendable {
                 name: spec.name, state: state, vcpus: spec.vcpus, memoryBytes: spec.memory.sizeBytes,
                 image: worker?.image.reference ?? published.withLock { $0.machine.image },
                 generation: worker.map { Int($0.generation) } ?? published.withLock { $0.machine.generation },
-                uptimeNanoseconds: Int(SystemClock.monotonic() - poweredOnAt), lastHandover: history.last.map(Self.short),
+                uptimeNanoseconds: Int(SystemClock.monotonic() - poweredOnAt), lastHandover: lastHandover.map(Self.short),
                 revertableTo: previousImage?.reference), spec: spec, model: "baton-1",
             worker: worker.map { worker in
                 .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))
@@ -204,18 +202,6 @@ final class MachineController: @unchecked Sendable {
         LastHandover(
             atNanoseconds: record.startedAtNanoseconds + record.totalNanoseconds, outcome: record.outcome,
             blackoutNanoseconds: record.blackoutNanoseconds, reason: record.reason)
-    }
-
-    /// Adds a record to the history, or corrects the one of the same beginning.
-    func keep(_ record: HandoverRecord) {
-        records.withLock { records in
-            if let index = records.lastIndex(where: { $0.startedAtNanoseconds == record.startedAtNanoseconds }) {
-                records[index] = record
-            } else {
-                records.append(record)
-                if records.count > 2000 { records.removeFirst(500) }
-            }
-        }
     }
 
     func note(_ record: JournalRecord) {

@@ -25,7 +25,7 @@ struct Recovery {
 
     private func adopt(_ name: String, _ keys: [CustodyKey]) throws -> MachineController? {
         let directory = host.directory(of: name)
-        let records = try Journal.read(path: directory + "/journal")
+        let records = try Journal.read(path: host.journal(of: name))
         guard let powerOn = records.last(where: { $0.kind == .poweredOn }), let spec = powerOn.spec, let machineID = powerOn.machineID else {
             throw ControlError.failed(reason: "its journal has no power-on")
         }
@@ -33,11 +33,9 @@ struct Recovery {
         let resources = try MachineResources.adopt(name, custody: host.custody)
         let machine = try MachineController(
             spec: spec, machineID: machineID, slot: powerOn.slot ?? 0, host: host, resources: resources,
-            journal: try Journal(path: directory + "/journal"),
+            journal: try Journal(path: host.journal(of: name)),
             poweredOnAt: SystemClock.monotonic() - (SystemClock.wall() - Int64(powerOn.at)))
-        for record in life where record.kind == .handoverEnded || record.kind == .soakEnded {
-            if let handover = record.handover { machine.keep(handover) }
-        }
+        machine.lastHandover = Journal.handovers(life).last
         let workers = try adoptWorkers(name, keys, life)
         try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
         let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
