@@ -79,7 +79,7 @@ struct StopCommand: SupervisorCommand {
     static let configuration = CommandConfiguration(
         commandName: "stop", abstract: "Ends a machine.",
         discussion: """
-            The guest does not shut down: it is as if its power was cut. The worker is asked to end; with --force it is killed.
+            The guest is asked to switch itself off, and has 30 s for it. With --force its worker is killed, which is like cutting its power.
 
             Examples:
               baton stop web1
@@ -87,7 +87,7 @@ struct StopCommand: SupervisorCommand {
             """)
 
     @OptionGroup var machine: MachineArgument
-    @Flag(help: "Kill the worker without asking it.") var force = false
+    @Flag(help: "Kill the worker without asking the guest.") var force = false
     @OptionGroup var global: GlobalOptions
 
     func execute(in session: Session) throws(CommandFailure) {
