@@ -89,6 +89,10 @@ let package = Package(
         // Tests.
         tests("ImportRuleTests", []),
         tests("WireTests", ["Wire"]),
+        tests("HandoverTests", ["Handover", "Wire"]),
+        tests("ChannelTests", ["Channel", "Handover", "LinuxSystem", "Wire", systemPackage]),
+        tests("KeeperTests", ["Keeper", "LinuxSystem", systemPackage]),
+        tests("SupervisorTests", ["Control", "Handover", "LinuxSystem", "Supervisor", systemPackage]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
         tests("BootTests", ["VMM", "GuestMemory", "LinuxSystem", "Wire", systemPackage]),
