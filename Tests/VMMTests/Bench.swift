@@ -62,23 +62,32 @@ final class Bench {
     }
 
     /// Lends everything a worker may have.
-    func lend(to worker: Worker) throws {
+    func lend(to worker: Worker, kernel path: String = Host.guest, initialRAMDisk: [UInt8]? = nil) throws {
         let kvm = SharedDescriptor(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
-        let kernel = SharedDescriptor(try OwnedDescriptor.open(Host.guest, followingLinks: true))
-        let entries = [
+        let kernel = SharedDescriptor(try OwnedDescriptor.open(path, followingLinks: true))
+        var entries = [
             ManifestEntry(name: "kvm", kind: .kvm), ManifestEntry(name: "ram", kind: .guestMemory),
             ManifestEntry(name: "commit-word", kind: .commitWord), ManifestEntry(name: "checkpoint", kind: .checkpoint),
             ManifestEntry(name: "console", kind: .console), ManifestEntry(name: "kernel", kind: .bootFile, writable: false),
         ]
-        let report = try worker.order(
-            .lend(entries: entries, total: 6), descriptors: [kvm, ram, wordMemory, checkpoint, console, kernel])
-        try #require(report == .lent(held: 6))
+        var descriptors = [kvm, ram, wordMemory, checkpoint, console, kernel]
+        if let initialRAMDisk {
+            entries.append(ManifestEntry(name: "initrd", kind: .bootFile, slot: 1, writable: false))
+            let file = try Self.memory("initrd", 0)
+            try file.descriptor.writeAll(initialRAMDisk)
+            descriptors.append(file)
+        }
+        let report = try worker.order(.lend(entries: entries, total: UInt32(entries.count)), descriptors: descriptors)
+        try #require(report == .lent(held: UInt32(entries.count)))
     }
 
     /// A worker on threads of this process.
-    func worker(generation: UInt32, image: WorkerImage = WorkerImage(version: "test"), failpoints: Failpoints = .none) throws -> Worker {
+    func worker(
+        generation: UInt32, image: WorkerImage = WorkerImage(version: "test"), failpoints: Failpoints = .none, kernel: String = Host.guest,
+        initialRAMDisk: [UInt8]? = nil
+    ) throws -> Worker {
         let worker = try Worker(generation: generation, image: image, failpoints: failpoints)
-        try lend(to: worker)
+        try lend(to: worker, kernel: kernel, initialRAMDisk: initialRAMDisk)
         return worker
     }
 
