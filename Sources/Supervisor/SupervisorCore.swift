@@ -85,7 +85,7 @@ extension SupervisorCore: SupervisorService {
                     ticket.finish(.failure(error))
                 }
             }
-            try machine.start { _ in }
+            try machine.start()
             _ = try ticket.wait()
         } catch let error as ControlError {
             withdraw(machine)

@@ -67,6 +67,11 @@ enum Fault {
             }
             return true
         }
+        if word.hasPrefix("ill-after:"), let milliseconds = Int64(word.dropFirst(10)) {
+            let began = SystemClock.monotonic()
+            failpoints.health = { SystemClock.monotonic() - began > milliseconds * 1_000_000 ? "this image is not well any more" : nil }
+            return true
+        }
         switch word {
         case "none": break
         case "write-ram-in-prepare": failpoints.memory = { memory in try? memory.write([0xBA, 0xD0], at: 0x90000) }

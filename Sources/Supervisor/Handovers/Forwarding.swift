@@ -13,7 +13,7 @@ struct Forwarding {
         guard let last = workers.last, let back = workers.first(where: { $0.generation == outgoingGeneration }) ?? workers.first else { return nil }
         let run = HandoverRun(
             host: machine.host, resources: machine.resources, spec: machine.spec, slot: machine.slot, outgoing: back, image: last.image,
-            abort: machine.abortRequest.descriptor.number
+            abort: machine.abortRequest.descriptor.number, launched: machine.noteSpawned
         ) { _ in }
         guard run.recallCustody() else { return nil }
         // Frozen: the worker that had been prepared is as good as any. Committed: it did not take its grant, and is ended first.

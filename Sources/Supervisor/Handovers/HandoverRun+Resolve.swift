@@ -29,9 +29,9 @@ extension HandoverRun {
     /// Before commit, the outgoing worker alive: it runs on.
     private func abort(_ trouble: Trouble) -> HandoverEnd {
         discardIncoming()
-        guard settled else { return .aborted(step: trouble.step, reason: trouble.reason) }
         // If somebody stopped the process it is continued first: the freeze it may be in ends by the same order.
         outgoing.continueAfterStop()
+        guard settled else { return .aborted(step: trouble.step, reason: trouble.reason) }
         do {
             let report = try outgoing.order(.resume, within: host.configuration.answerDeadline)
             guard case .resumed = report else { throw WorkerFailure.misbehaved("it answered resume with report \(report.kind)") }

@@ -69,11 +69,13 @@ final class HandoverRun {
     var checkpointFile: SharedDescriptor?
     /// Incoming workers that failed and are to be reaped.
     private(set) var discarded: [Worker] = []
+    private let launched: (Worker) -> Void
     private let progress: (Control.Step) -> Void
 
+    /// `launched`: told of every worker that is started, before it is given anything.
     init(
         host: Host, resources: MachineResources, spec: MachineSpec, slot: Int, outgoing: Worker, image: WorkerImage, abort: CInt,
-        progress: @escaping (Control.Step) -> Void
+        launched: @escaping (Worker) -> Void, progress: @escaping (Control.Step) -> Void
     ) {
         self.host = host
         self.resources = resources
@@ -82,6 +84,7 @@ final class HandoverRun {
         self.outgoing = outgoing
         self.image = image
         self.abort = abort
+        self.launched = launched
         self.progress = progress
     }
 
@@ -136,6 +139,7 @@ final class HandoverRun {
             }
         }
         incoming = worker
+        launched(worker)
         try step(.hello, nil) { () throws(Trouble) in try greet(worker) }
         try step(.lend, nil) { () throws(Trouble) in
             let checkpointFile = try sharedCheckpoint()

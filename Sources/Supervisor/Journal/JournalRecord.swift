@@ -5,7 +5,9 @@ package struct JournalRecord: Codable, Sendable, Equatable {
     package enum Kind: String, Codable, Sendable {
         /// The machine was powered on: `spec`, `machineID`, `slot`.
         case poweredOn = "powered_on"
-        /// A worker of `worker.generation` exists.
+        /// The worker of `worker.generation` was started; it runs no guest yet.
+        case spawned
+        /// The worker of `worker.generation` runs the machine.
         case worker
         /// A handover from one generation to the next is under way: `worker` is the incoming one's plan.
         case handoverBegan = "handover_began"

@@ -31,7 +31,8 @@ extension MachineController {
         if kind != .revert { finishSoak(nil) }
         let stateBefore = state
         let run = HandoverRun(
-            host: host, resources: resources, spec: spec, slot: slot, outgoing: outgoing, image: image, abort: abortRequest.descriptor.number
+            host: host, resources: resources, spec: spec, slot: slot, outgoing: outgoing, image: image, abort: abortRequest.descriptor.number,
+            launched: noteSpawned
         ) { [host, spec] step in
             ticket?.report(step)
             host.events.append(.step, machine: spec.name, step: step)
@@ -67,10 +68,7 @@ extension MachineController {
     ) {
         let outgoing = run.outgoing
         worker = incoming
-        note(
-            JournalRecord(
-                .worker, at: Int(SystemClock.wall()),
-                worker: .init(generation: Int(incoming.generation), pid: Int(incoming.pid), image: incoming.image.description)))
+        note(.worker, incoming)
         run.tellBlackout()
         takeAddresses(run, incoming)
         run.times.begin(.retire)
@@ -129,6 +127,16 @@ extension MachineController {
     }
 
     // MARK: Soak
+
+    /// Goes on with a soak that an earlier supervisor process began.
+    func resumeSoak(_ record: HandoverRecord) {
+        let total = Int64(spec.upgrade.soak.durationMilliseconds) * 1_000_000
+        let left = Int64(record.startedAtNanoseconds + record.totalNanoseconds) + total - SystemClock.wall()
+        guard state == .running, left > 0 else { return }
+        let now = SystemClock.monotonic()
+        state = .soaking
+        soak = Soak(record: record, ticket: nil, ends: now + min(left, total), nextCheck: now + host.configuration.healthInterval.nanoseconds)
+    }
 
     private func beginSoak(_ record: HandoverRecord, _ run: HandoverRun, _ ticket: Ticket<HandoverRecord>?) {
         let now = SystemClock.monotonic()
@@ -198,6 +206,7 @@ extension MachineController {
         guard spec.upgrade.soak.onFailure == .revert, let back = previousImage else {
             state = .running
             remark = record.reason
+            note(JournalRecord(.soakEnded, at: Int(SystemClock.wall()), handover: failed.record))
             failed.ticket?.finish(.failure(.failed(reason: "\(spec.name): \(record.reason ?? ""); kept as its policy says")))
             return publish()
         }

@@ -28,6 +28,7 @@ extension MachineController {
         do { launched = try WorkerLauncher(host: host, spec: spec, slot: slot).launch(image, generation: generation) } catch {
             throw .failed(reason: "\(spec.name): the worker cannot be started: \(error)")
         }
+        noteSpawned(launched)
         let answer = host.configuration.answerDeadline
         let prepare = host.configuration.prepareDeadline + .seconds(spec.memory.sizeBytes >> 28)  // first touch of memory is slow
         do {
@@ -43,9 +44,7 @@ extension MachineController {
             WorkerLauncher(host: host, spec: spec, slot: slot).forget(generation: generation)
             throw .failed(reason: "\(spec.name) does not start: \(error) (worker log: \(host.directory(of: spec.name))/worker.log)")
         }
-        note(
-            JournalRecord(
-                .worker, at: Int(SystemClock.wall()), worker: .init(generation: Int(generation), pid: Int(launched.pid), image: image.description)))
+        note(.worker, launched)
         return launched
     }
 

@@ -87,12 +87,10 @@ final class MachineController: @unchecked Sendable {
         return details
     }
 
-    /// Starts the machine's thread; `first` runs on it before anything else.
-    func start(_ first: @escaping @Sendable (MachineController) -> Void) throws {
-        let thread = try SystemThread(name: "m/\(spec.name)") { [self] in
-            first(self)
-            loop()
-        }
+    /// Starts the machine's thread; `first` runs on it before anything else, and is let go of then.
+    func start(_ first: (@Sendable (MachineController) -> Void)? = nil) throws {
+        if let first { mailbox.withLock { $0.commands.insert(first, at: 0) } }
+        let thread = try SystemThread(name: "m/\(spec.name)") { [self] in loop() }
         thread.detach()
     }
 
@@ -203,6 +201,15 @@ final class MachineController: @unchecked Sendable {
             atNanoseconds: record.startedAtNanoseconds + record.totalNanoseconds, outcome: record.outcome,
             blackoutNanoseconds: record.blackoutNanoseconds, reason: record.reason)
     }
+
+    func note(_ kind: JournalRecord.Kind, _ worker: Worker) {
+        note(
+            JournalRecord(
+                kind, at: Int(SystemClock.wall()),
+                worker: .init(generation: Int(worker.generation), pid: Int(worker.pid), image: worker.image.description)))
+    }
+
+    func noteSpawned(_ worker: Worker) { note(.spawned, worker) }
 
     func note(_ record: JournalRecord) {
         do { try journal.append(record) } catch {

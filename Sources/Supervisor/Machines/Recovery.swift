@@ -40,23 +40,28 @@ struct Recovery {
         try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
         let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
         try machine.start { machine in
-            machine.takeOver(workers, trail: imageTrail(life))
+            machine.takeOver(workers, trail: imageTrail(life), life)
             if paused, machine.worker != nil { machine.state = .paused }
             machine.publish()
         }
         return machine
     }
 
-    /// Every worker of the machine whose process and session are in custody, dead or alive.
+    /// Every worker of the machine whose process and session are in custody, dead or alive. One that the journal does not know was
+    /// started and given nothing: it is ended.
     private func adoptWorkers(_ name: String, _ keys: [CustodyKey], _ life: [JournalRecord]) throws -> [Worker] {
         let generations = Set(keys.filter { $0.generation > 0 && $0.name == WorkerLauncher.Part.process.rawValue }.map(\.generation)).sorted()
         return generations.compactMap { generation in
             guard let process = try? host.custody.get(WorkerLauncher.key(name, .process, generation)),
                 let session = try? host.custody.get(WorkerLauncher.key(name, .session, generation)),
-                let plan = life.last(where: { $0.worker?.generation == Int(generation) })?.worker,
-                let image = try? host.images.adopt(plan.image),
                 let ownProcess = try? process.descriptor.duplicate(), let ownSession = try? session.descriptor.duplicate()
             else { return nil }
+            guard let plan = life.last(where: { $0.worker?.generation == Int(generation) && $0.worker?.pid != nil })?.worker,
+                let image = try? host.images.adopt(plan.image)
+            else {
+                try? ProcessDescriptor(ownProcess).send(.kill)
+                return nil
+            }
             // Orders of the earlier supervisor process may still be answered: count from far above what it reached.
             return Worker(
                 generation: generation, image: image, pid: Int32(plan.pid ?? 0), process: ProcessDescriptor(ownProcess),
@@ -81,7 +86,7 @@ struct Recovery {
 
 extension MachineController {
     /// Makes one of `workers` the machine's worker and ends the others, as the commit word says.
-    func takeOver(_ workers: [Worker], trail: ImageTrail) {
+    func takeOver(_ workers: [Worker], trail: ImageTrail, _ life: [JournalRecord]) {
         self.trail = trail
         state = .running
         func worker(_ generation: UInt32) -> Worker? { workers.first { $0.generation == generation } }
@@ -93,14 +98,48 @@ extension MachineController {
             word = CommitWord(rawValue: resources.commitWord.load())
         }
         let runner = word.flatMap { word in finish(word, workers) }
+        self.worker = runner ?? word.flatMap { worker($0.generation) } ?? workers.last
         for past in workers {
             dropHandoverCustody(past.generation)
-            if past !== runner { retire(past) }
+            if past !== self.worker { retire(past) }
         }
-        self.worker = runner
         guard let runner else { return workerLost("its worker ended while no supervisor ran") }
         runner.continueAfterStop()
         host.events.append(.adopted, machine: spec.name, generation: Int(runner.generation), detail: runner.image.description.version)
+        if life.last(where: { $0.kind == .worker })?.worker?.generation != Int(runner.generation) { note(.worker, runner) }
+        if let record = unwritten(life, runner) {
+            lastHandover = record
+            note(JournalRecord(.handoverEnded, at: Int(SystemClock.wall()), handover: record))
+            host.events.append(.handover, machine: spec.name, generation: record.toGeneration, detail: record.reason, handover: record)
+            let outgoing = workers.first { Int($0.generation) == record.fromGeneration }
+            if record.outcome == .committed, let outgoing { self.trail.move(from: outgoing.image, to: runner.image, kind: record.kind) }
+            if record.outcome == .committed, record.kind != .revert { resumeSoak(record) }
+        } else if let last = life.last(where: { $0.kind == .handoverEnded || $0.kind == .soakEnded }), last.kind == .handoverEnded,
+            let record = last.handover, record.outcome == .committed, record.kind != .revert
+        {
+            resumeSoak(record)
+        }
+    }
+
+    /// The record of a handover whose end the earlier supervisor process did not live to write. Who runs now says how it ended.
+    private func unwritten(_ life: [JournalRecord], _ runner: Worker) -> HandoverRecord? {
+        guard let began = life.lastIndex(where: { $0.kind == .handoverBegan }), !life[began...].contains(where: { $0.kind == .handoverEnded }),
+            let incoming = life[began].worker, let outgoing = life[..<began].last(where: { $0.kind == .worker })?.worker
+        else { return nil }
+        func reference(_ plan: JournalRecord.WorkerPlan) -> ImageReference { ImageReference(version: plan.image.version, digest: plan.image.digest) }
+        let outcome: HandoverRecord.Outcome =
+            if Int(runner.generation) == outgoing.generation {
+                .aborted
+            } else if runner.image.description.digest == incoming.image.digest {
+                .committed
+            } else {
+                .reverted
+            }
+        return HandoverRecord(
+            machine: spec.name, kind: life[began].detail.flatMap(HandoverRecord.Kind.init(rawValue:)) ?? .upgrade, outcome: outcome,
+            reason: "the supervisor was restarted", fromGeneration: outgoing.generation, toGeneration: Int(runner.generation),
+            fromImage: reference(outgoing), toImage: reference(incoming), startedAtNanoseconds: life[began].at,
+            totalNanoseconds: Int(SystemClock.wall()) - life[began].at, budgetNanoseconds: spec.upgrade.blackoutBudgetNanoseconds)
     }
 
     /// Whoever may run by `word`, running.
