@@ -153,6 +153,15 @@ def test_an_image_that_is_ill_in_soak_is_kept_where_the_machine_says_so(machines
     assert machine.generation == 2
 
 
+def test_an_image_that_is_ill_and_cannot_be_reverted_runs_on(machines, images):
+    machine = machines(soak="2s")
+    machine.evidence.reset_counters()
+    done = machine.upgrade(images.faulty("unhealthy-in-soak error@settle"))
+    assert done.code == 1 and "the revert did not go through" in done.reason and "a failpoint at settle" in done.reason, done
+    machine.assert_runs()
+    assert machine.generation == 2
+
+
 @pytest.mark.parametrize("policy", ["reset", "stop"])
 def test_an_image_that_crashes_after_its_first_instruction_leads_to_the_crash_policy(machines, images, policy):
     machine = machines(on_crash=policy)

@@ -308,22 +308,14 @@ def test_guest_time_neither_stops_nor_drifts(machine, images):
 
 def alternate(machine, supervisor, images, rounds, first_look=10):
     """`rounds` handovers to and fro; descriptors and memory are compared between the first look and the end."""
-
-    def look():
-        pid = machine.wait_one_worker()
-        return {
-            "keeper": processes.descriptors(supervisor.keeper.pid), "batond": processes.descriptors(supervisor.batond),
-            "worker": processes.descriptors(pid),
-        }
-
     first, memory, longest = None, None, 0
     for number in range(1, rounds + 1):
         done = machine.upgrade(images.next if number % 2 else images.honest)
         assert done.code == 0, f"handover {number}: {done}"
         longest = max(longest, done.lines[-1]["handover"]["blackoutNanoseconds"])
         if number == first_look:
-            first, memory = look(), processes.resident_anonymous(supervisor.batond)
-    last, grown = look(), processes.resident_anonymous(supervisor.batond) - memory
+            first, memory = machine.descriptors(), processes.resident_anonymous(supervisor.batond)
+    last, grown = machine.descriptors(), processes.resident_anonymous(supervisor.batond) - memory
     for who in first:
         assert last[who] == first[who], f"{who}: descriptors after {first_look} and after {rounds}: {first[who]} {last[who]}"
     return grown, longest

@@ -1,5 +1,6 @@
 """One machine of a supervisor under test."""
 import json
+import time
 
 from . import processes, programs
 from .evidence import Evidence
@@ -109,6 +110,21 @@ class Machine:
         wait_until(lambda: len(self.workers) == 1 and not self.supervisor.zombies(),
                    lambda: f"one worker and no zombie: {self.workers} {self.supervisor.zombies()}", pause=0.05)
         return next(iter(self.workers.values()))
+
+    def descriptors(self):
+        """The open descriptors of keeper, batond and worker, once they have stayed the same for a moment: what is being given back
+        takes its time on a busy host."""
+
+        def look():
+            return {"keeper": processes.descriptors(self.supervisor.keeper.pid), "batond": processes.descriptors(self.supervisor.batond),
+                    "worker": processes.descriptors(self.wait_one_worker())}
+
+        def same():
+            before = look()
+            time.sleep(0.5)
+            return before if look() == before else None
+
+        return wait_until(same, "descriptors stay the same")
 
     def assert_runs(self, gap_ms=None, state="running"):
         """It runs in exactly one worker, and its guest is unharmed."""
