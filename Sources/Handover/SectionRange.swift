@@ -57,7 +57,7 @@ package struct SectionVersion: Sendable, Equatable {
 package struct SectionAgreement: Sendable, Equatable {
     /// The newest version of each section that the outgoing worker writes and the incoming one reads.
     package let versions: [SectionVersion]
-    /// One sentence for each section without such a version. Empty: they agree.
+    /// For each section without such a version a sentence, then what would help after an arrow. Empty: they agree.
     package let refusals: [String]
 
     /// The writer writes for the reader: every section of `outgoing` must have a version that `incoming` reads.
@@ -68,6 +68,7 @@ package struct SectionAgreement: Sendable, Equatable {
             guard let other = incoming.first(where: { $0.name == section.name }) else {
                 refusals.append(
                     "section \(section.name): \(incomingVersion) does not know it, \(outgoingVersion) writes \(Self.text(section.writes))")
+                refusals.append("→ choose an image that reads \(section.name)")
                 continue
             }
             let newest = min(section.writes.upperBound, other.reads.upperBound)
@@ -77,13 +78,17 @@ package struct SectionAgreement: Sendable, Equatable {
                 refusals.append(
                     "section \(section.name): \(incomingVersion) reads \(Self.text(other.reads)), "
                         + "\(outgoingVersion) writes \(Self.text(section.writes))")
+                refusals.append(
+                    "→ go first to an image that reads one of \(Self.numbers(section.writes)) and writes one of \(Self.numbers(other.reads))")
             }
         }
         self.versions = versions
         self.refusals = refusals
     }
 
-    private static func text(_ range: ClosedRange<UInt16>) -> String {
-        range.count == 1 ? "version \(range.lowerBound)" : "versions \(range.lowerBound)–\(range.upperBound)"
+    private static func text(_ range: ClosedRange<UInt16>) -> String { (range.count == 1 ? "version " : "versions ") + numbers(range) }
+
+    private static func numbers(_ range: ClosedRange<UInt16>) -> String {
+        range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)–\(range.upperBound)"
     }
 }

@@ -97,12 +97,16 @@ import Wire
     @Test func rangesThatDoNotMeetAreRefusedWithBoth() {
         let result = agreement(
             SectionRange(name: "virtio-net", writes: 1...3, reads: 1...3), [SectionRange(name: "virtio-net", writes: 4...6, reads: 4...6)])
-        #expect(result.refusals == ["section virtio-net: 2.0 reads versions 4–6, 1.0 writes versions 1–3"])
+        #expect(
+            result.refusals == [
+                "section virtio-net: 2.0 reads versions 4–6, 1.0 writes versions 1–3",
+                "→ go first to an image that reads one of 1–3 and writes one of 4–6",
+            ])
     }
 
     @Test func aSectionTheReaderDoesNotKnowIsRefused() {
         let result = agreement(SectionRange(name: "nvram", writes: 1...1, reads: 1...1), [])
-        #expect(result.refusals == ["section nvram: 2.0 does not know it, 1.0 writes version 1"])
+        #expect(result.refusals == ["section nvram: 2.0 does not know it, 1.0 writes version 1", "→ choose an image that reads nvram"])
     }
 
     @Test func whatOnlyTheReaderKnowsIsNoMatter() {
