@@ -107,6 +107,16 @@ def threads(pid):
     return [int(task) for task in os.listdir(f"/proc/{pid}/task")]
 
 
+def waited_for_cpu(pid, name):
+    """The longest that any thread whose name has this in it was ready and had no CPU since it began, in ns."""
+    longest = 0
+    for task in threads(pid):
+        with open(f"/proc/{pid}/task/{task}/comm") as comm, open(f"/proc/{pid}/task/{task}/schedstat") as schedstat:
+            if name in comm.read():
+                longest = max(longest, int(schedstat.read().split()[1]))
+    return longest
+
+
 def resident_anonymous(pid):
     """RssAnon in bytes."""
     return int(status(pid)["RssAnon"].split()[0]) * 1024
