@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -130,6 +131,13 @@ static uint64_t soft_limit(int resource) {
 uint64_t cl_limit_nofile(void) { return soft_limit(RLIMIT_NOFILE); }
 uint64_t cl_limit_memlock(void) { return soft_limit(RLIMIT_MEMLOCK); }
 const char *cl_environment(const char *name) { return getenv(name); }
+
+// By default the first large block that is freed raises both limits to its size, and every arena may then keep as much.
+void cl_return_large_blocks(void) {
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    mallopt(M_TRIM_THRESHOLD, 128 << 10);
+}
+
 void cl_exit_now(int status) { _exit(status); }
 uint32_t cl_user_id(void) { return geteuid(); }
 int cl_process_id(void) { return getpid(); }

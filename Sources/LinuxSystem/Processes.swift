@@ -182,6 +182,8 @@ package enum CurrentProcess {
     package static func raiseOpenFileLimit(to count: UInt64) throws(Errno) { try check(cl_set_limit_nofile(count)) }
     package static var memoryLockLimit: UInt64 { cl_limit_memlock() }
     package static var openFileLimit: UInt64 { cl_limit_nofile() }
+    /// Gives large blocks back to the kernel as soon as they are freed, whichever thread used them. For processes that live for long.
+    package static func returnLargeBlocks() { cl_return_large_blocks() }
     /// Ends the process at once, without running exit handlers.
     package static func exitNow(_ status: Int32) { cl_exit_now(status) }
     package static func ignore(_ signal: ProcessSignal) { _ = cl_ignore_signal(signal.rawValue) }

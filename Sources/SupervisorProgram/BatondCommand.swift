@@ -68,6 +68,7 @@ package struct BatondCommand: ParsableCommand {
     package func run(hook: @escaping StepHook) throws {
         // Credentials belong to threads, so this comes before anything that might start one.
         let kept = try Privilege.confine(to: Capability.supervisor)
+        CurrentProcess.returnLargeBlocks()
         guard let custody else {
             throw ValidationError("batond is started by baton-keep: run `baton-keep \(CommandLine.arguments[0]) …`")
         }
