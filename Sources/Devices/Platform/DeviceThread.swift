@@ -56,6 +56,8 @@ package final class DeviceThread: Sendable {
 
     /// Stops handling and waits until no handler runs any more; `false` when `timeout` passed first.
     package func park(timeout: Duration) -> Bool {
+        // Parked already: another order would only wait for a thread that has nothing to say, in a blackout perhaps.
+        if currentGoal == .park, acknowledged.value == orders.value { return true }
         let number = order(.park)
         if thread.withLock({ $0 == nil }) { return true }
         let end = SystemClock.monotonic() + timeout.nanoseconds

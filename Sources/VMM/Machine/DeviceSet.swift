@@ -52,7 +52,7 @@ final class DeviceSet: Sendable {
     func requestPowerOff() { platform.power.askForPowerOff() }
 
     /// Devices stop acting on their own; `false` when their thread did not stop in time. Twice is once.
-    func quiesce() -> Bool { platform.quiesce(timeout: .milliseconds(100)) }
+    func quiesce(within timeout: Duration = .milliseconds(100)) -> Bool { platform.quiesce(timeout: timeout) }
 
     /// Devices act on their own again.
     func resume() { platform.resume() }
