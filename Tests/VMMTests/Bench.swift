@@ -1,4 +1,5 @@
 import Channel
+import GuestMemory
 import Handover
 import LinuxSystem
 import Synchronization
@@ -51,9 +52,25 @@ final class Bench {
         SharedDescriptor(try MemoryDescriptor(name: name, size: size).takeDescriptor())
     }
 
+    var guest: Evidence { Evidence(ram: evidence, vcpus: Int(vcpus)) }
+
+    /// A digest of all guest memory; holes count as the zeros they read as.
+    func digest() throws -> UInt64 {
+        GuestMemory(GuestMemoryLayout(size: memory), mapping: evidence).digest(try ram.descriptor.dataExtents())
+    }
+
     /// What the guest wrote to its console.
     var output: String {
         String(decoding: (try? console.descriptor.read(upTo: 1 << 20, at: 0)) ?? [], as: UTF8.self)
+    }
+
+    func waitForOutput(_ text: String, within timeout: Duration = .seconds(10)) -> Bool {
+        let end = SystemClock.monotonic() + timeout.nanoseconds
+        while SystemClock.monotonic() < end {
+            if output.contains(text) { return true }
+            SystemClock.sleep(.milliseconds(10))
+        }
+        return false
     }
 
     func specification(_ commandLine: String) -> StartSpecification {
@@ -152,9 +169,21 @@ final class Worker {
     }
 
     /// Gives an order and waits for its answer.
-    func order(_ order: Order, descriptors: [SharedDescriptor] = [], timeout: Duration = .seconds(5)) throws -> Report {
+    func order(
+        _ order: Order, descriptors: [SharedDescriptor] = [], timeout: Duration = .seconds(20), generation: UInt32? = nil
+    ) throws -> Report {
         sequence += 1
-        try channel.send(order, generation: generation, sequence: sequence, descriptors: descriptors)
+        try channel.send(order, generation: generation ?? self.generation, sequence: sequence, descriptors: descriptors)
+        return try answer(timeout)
+    }
+
+    /// Gives an order under the number of the one before.
+    func repeatOrder(_ order: Order) throws -> Report {
+        try channel.send(order, generation: generation, sequence: sequence)
+        return try answer(.seconds(20))
+    }
+
+    private func answer(_ timeout: Duration) throws -> Report {
         while true {
             let received = try channel.receive(timeout: timeout)
             if received.message.envelope.sequence == sequence { return received.message.body }
@@ -196,18 +225,28 @@ struct Timeline {
 }
 
 extension Bench {
-    /// One handover from worker to worker, as a supervisor drives it.
-    func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
+    func blueprint(of outgoing: Worker, for incoming: Worker) throws -> [UInt8] {
         let agreement = SectionAgreement(
             outgoing: outgoing.identity?.sections ?? [], incoming: incoming.identity?.sections ?? [], outgoingVersion: "outgoing",
             incomingVersion: "incoming")
-        guard case .blueprint(let blueprint) = try outgoing.order(.exportBlueprint(versions: agreement.versions)) else { throw VMMError("no blueprint") }
-        let prepared = try incoming.order(.prepare(blueprint: blueprint), timeout: .seconds(20))
-        guard case .prepared = prepared else { throw VMMError("\(prepared)") }
+        let report = try outgoing.order(.exportBlueprint(versions: agreement.versions))
+        guard case .blueprint(let blueprint) = report else { throw VMMError("\(report)") }
+        return blueprint
+    }
+
+    /// The incoming worker builds the machine.
+    func prepare(_ outgoing: Worker, _ incoming: Worker) throws {
+        let report = try incoming.order(.prepare(blueprint: try blueprint(of: outgoing, for: incoming)))
+        guard case .prepared = report else { throw VMMError("\(report)") }
+    }
+
+    /// One handover from worker to worker, as a supervisor drives it.
+    func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
+        try prepare(outgoing, incoming)
         let settled = try outgoing.order(.settle)
         guard settled == .settled else { throw VMMError("\(settled)") }
         var times = Timeline()
-        let saved = try outgoing.order(.save(freezeNanoseconds: 1_000_000_000))
+        let saved = try outgoing.order(.save(freezeNanoseconds: 10_000_000_000))
         guard case .saved(let length, let digest, let parkBegan, let parked, let savedAt) = saved else { throw VMMError("\(saved)") }
         let loaded = try incoming.order(.load(length: length, digest: digest))
         guard case .loaded(let loadBegan, let loadedAt) = loaded else { throw VMMError("\(loaded)") }

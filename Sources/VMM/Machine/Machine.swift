@@ -84,7 +84,7 @@ final class Machine: Sendable {
             throw VMMError("vCPU \(late.joined(separator: ", ")) did not leave the guest within \(timeout)")
         }
         let parked = ParkedVCPUs(self)
-        guard devices.quiesce() else { throw VMMError("the devices' thread did not stop in time") }
+        guard devices.quiesce(within: timeout) else { throw VMMError("the devices' thread did not stop in time") }
         return parked
     }
 

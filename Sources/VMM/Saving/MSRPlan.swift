@@ -17,6 +17,11 @@ package struct MSRPlan: Sendable, Equatable {
     package static let tscDeadline: UInt32 = 0x6E0
     /// Writing one of these makes KVM rewrite a page of guest memory at once, which nobody may do before the commit.
     private static let wallClocks: Set<UInt32> = [0x11, 0x4B56_4D00]
+    /// kvmclock's two names for one address. Only the newer one is carried.
+    private static let oldSystemTime: UInt32 = 0x12
+    /// MSRs that hold the address of a structure KVM keeps up to date in guest memory, and may write to as soon as it knows it: restored
+    /// by the vCPU's thread after the commit, just before it enters the guest.
+    package static let guestStructures: Set<UInt32> = [0x4B56_4D01, 0x4B56_4D02, 0x4B56_4D03, 0x4B56_4D04, 0x4B56_4D06]
     /// Guest state that the kernel's list does not name: MTRRs and the machine-check banks of ``machineCheckBanks``.
     private static let unlisted: [UInt32] =
         Array(0x200...0x20F) + [0x250, 0x258, 0x259] + Array(0x268...0x26F) + [0x2FF, 0x17A]
@@ -30,7 +35,7 @@ package struct MSRPlan: Sendable, Equatable {
 
     /// Asks a vCPU that has not run yet which MSRs it can read and take back.
     package init(probing vcpu: VCPU, listed: [UInt32], features: [UInt32]) {
-        let candidates = Set(listed + Self.unlisted).subtracting(features).subtracting(Self.wallClocks).subtracting([Self.timeStampCounter])
+        let candidates = Set(listed + Self.unlisted).subtracting(features).subtracting(Self.wallClocks).subtracting([Self.timeStampCounter, Self.oldSystemTime])
         saved = candidates.filter { !(0x4000_0000...0x4000_FFFF).contains($0) }.sorted().filter { index in
             guard let value = vcpu.value(ofMSR: index) else { return false }
             return vcpu.set(msr: index, to: value)

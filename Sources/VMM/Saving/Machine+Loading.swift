@@ -53,7 +53,10 @@ extension Machine {
                 "the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
         }
         try onEveryVCPU { thread, index throws(VMMError) in
-            try self.stateIO[index].restore(saved.vcpus[index], to: thread.vcpu)
+            let io = self.stateIO[index]
+            let state = saved.vcpus[index]
+            try io.restore(state, to: thread.vcpu)
+            thread.beforeRunning { vcpu throws(VMMError) in try io.finishRestoring(state, to: vcpu) }
         }
         let buffer = KernelBuffer(count: VirtualMachine.interruptChipSize)
         for (chip, bytes) in zip(InterruptChip.allCases, saved.chips) {

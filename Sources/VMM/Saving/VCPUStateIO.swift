@@ -65,11 +65,35 @@ package final class VCPUStateIO: Sendable {
         let frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() }
         var time: Int64 = 0
         for part in Self.savingOrderAfterMSRs {
-            try read(part, of: vcpu, into: &parts)
-            if part == .localAPIC { time = SystemClock.monotonic() }
+            if part == .localAPIC {
+                time = try atOneMoment { _ throws(VMMError) in
+                    parts.removeAll { $0.part == .localAPIC }
+                    try read(part, of: vcpu, into: &parts)
+                }
+            } else {
+                try read(part, of: vcpu, into: &parts)
+            }
         }
         return VCPUState(parts: parts, msrs: values, tscOffset: offset, tscKHz: frequency, time: time)
     }
+
+    /// Does what depends on the time, and does it again if the thread was interrupted meanwhile. CLOCK_MONOTONIC when it was done:
+    /// what a timer's count is off by shifts its ticks for good.
+    @discardableResult
+    private func atOneMoment(_ body: (_ now: Int64) throws(VMMError) -> Void) throws(VMMError) -> Int64 {
+        var began: Int64 = 0
+        for _ in 0..<Self.attempts {
+            began = SystemClock.monotonic()
+            try body(began)
+            let ended = SystemClock.monotonic()
+            if ended - began < Self.moment { return began + (ended - began) / 2 }
+        }
+        return began
+    }
+
+    private static let attempts = 5
+    /// Nanoseconds within which everything counts as simultaneous.
+    private static let moment: Int64 = 50_000
 
     private func read(_ part: VCPUStatePart, of vcpu: VCPU, into parts: inout [VCPUState.Part]) throws(VMMError) {
         guard let buffer = buffer(part) else { return }
@@ -83,7 +107,8 @@ package final class VCPUStateIO: Sendable {
         for position in 0..<count { values.append(VCPUState.MSR(index: chunk.index(at: position), value: chunk[position])) }
     }
 
-    /// Writes everything but the interrupt controllers' shared part and the clock, on the vCPU's thread, before its first run.
+    /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on the vCPU's
+    /// thread, before its first run. Guest memory is not touched.
     package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
         if state.tscKHz != 0, let frequency = try? vcpu.tscKHz(), frequency != state.tscKHz {
             try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
@@ -104,18 +129,23 @@ package final class VCPUStateIO: Sendable {
             }
             bytes.removeLast(bytes.count - buffer.count)
         }
-        if part == .localAPIC {
-            var page = LocalAPIC(bytes)
-            page.advanceTimer(by: SystemClock.monotonic() - state.time)
-            bytes = page.bytes
+        guard part == .localAPIC else { return try write(part, bytes, buffer, to: vcpu) }
+        let saved = LocalAPIC(bytes)
+        try atOneMoment { now throws(VMMError) in
+            var page = saved
+            page.advanceTimer(by: now.subtractingReportingOverflow(state.time).partialValue)
+            try write(part, page.bytes, buffer, to: vcpu)
         }
+    }
+
+    private func write(_ part: VCPUStatePart, _ bytes: [UInt8], _ buffer: KernelBuffer, to vcpu: VCPU) throws(VMMError) {
         buffer.assign(bytes)
         try doing("restoring \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(part, from: buffer) }
     }
 
     /// TSC offset after the other MSRs; the deadline last, since KVM ignores it unless the APIC is in deadline mode already.
     private func restoreMSRs(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        let others = state.msrs.filter { $0.index != MSRPlan.tscDeadline }
+        let others = state.msrs.filter { $0.index != MSRPlan.tscDeadline && !MSRPlan.guestStructures.contains($0.index) }
         for start in stride(from: 0, to: others.count, by: MSRBuffer.maximumCount) {
             try write(Array(others[start..<min(start + MSRBuffer.maximumCount, others.count)]), to: vcpu)
         }
@@ -123,6 +153,11 @@ package final class VCPUStateIO: Sendable {
             try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
         }
         try write(state.msrs.filter { $0.index == MSRPlan.tscDeadline }, to: vcpu)
+    }
+
+    /// Writes what makes KVM write to guest memory. After the commit, on the vCPU's thread, before its first run.
+    package func finishRestoring(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        try write(state.msrs.filter { MSRPlan.guestStructures.contains($0.index) }, to: vcpu)
     }
 
     private func write(_ values: [VCPUState.MSR], to vcpu: VCPU) throws(VMMError) {

@@ -113,6 +113,7 @@ extension WorkerSession {
             try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: generation, image: image)
         }
         try machine.restore(decoded)
+        for thread in machine.threads { thread.beforeRunning(nil) }
         self.room = room
     }
 
@@ -143,7 +144,7 @@ extension WorkerSession {
     }
 
     private func requestPowerOff() throws(VMMError) -> Report {
-        try require(.running, for: "ask the guest to power off")
+        try require(.running, .settled, for: "ask the guest to power off")
         try current().devices.requestPowerOff()
         return .done
     }

@@ -31,11 +31,13 @@ enum VCPUThreadState: UInt32, Sendable {
 /// Nothing is allocated or logged on the way from one KVM_RUN to the next; a look at one word tells whether there is mail.
 final class VCPUThread: Sendable {
     typealias Work = @Sendable (VCPU) -> Void
+    typealias Finishing = @Sendable (VCPU) throws(VMMError) -> Void
 
     private enum Goal { case park, run, finish }
     private struct Mail {
         var goal = Goal.park
         var work: Work?
+        var beforeRunning: Finishing?
         var pings: UInt32 = 0
         /// Orders nobody has been told about yet.
         var orders = 0
@@ -101,6 +103,9 @@ final class VCPUThread: Sendable {
         }
     }
 
+    /// What is left to do, once, when the vCPU is about to run. `nil`: nothing any more.
+    func beforeRunning(_ finishing: Finishing?) { mail.withLock { $0.beforeRunning = finishing } }
+
     /// Ends the thread.
     func finish() {
         post { $0.goal = .finish }
@@ -159,6 +164,7 @@ final class VCPUThread: Sendable {
             defer {
                 mail.work = nil
                 mail.orders = 0
+                if mail.goal == .run { mail.beforeRunning = nil }
             }
             return mail
         }
@@ -167,6 +173,7 @@ final class VCPUThread: Sendable {
             answered.set(answered.value &+ 1)
         }
         if letter.goal == .run, goal != .run {
+            do throws(VMMError) { try letter.beforeRunning?(vcpu) } catch { handler.guestEnded(.failure(error.description)) }
             firstRun.store(SystemClock.monotonic(), ordering: .releasing)
             stateWord.set(VCPUThreadState.running.rawValue)
         } else if letter.goal != .run, goal == .run {
