@@ -5,6 +5,8 @@ package import SystemPackage
 package struct OpenMode: Sendable {
     fileprivate let flags: CInt
     package static let read = OpenMode(flags: 0)
+    /// For reading, without waiting for anybody: opening a FIFO waits for its writer otherwise.
+    package static let readNow = OpenMode(flags: 0o4000)
     package static let readWrite = OpenMode(flags: 2)
     /// `O_APPEND | O_CREAT`, for writing.
     package static let append = OpenMode(flags: 1 | 0o2000 | 0o100)

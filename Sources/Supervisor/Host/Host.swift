@@ -84,7 +84,7 @@ package final class Host: Sendable {
                 key: key, reason: "\(path) is not below an allowed directory (\(configuration.fileDirectories.joined(separator: ", ")))")
         }
         do {
-            let file = try OwnedDescriptor.open(path)
+            let file = try OwnedDescriptor.open(path, .readNow)
             guard file.isRegularFile else { throw ControlError.invalidSpec(key: key, reason: "\(path) is not a file") }
             return SharedDescriptor(file)
         } catch Errno.tooManySymbolicLinkLevels {

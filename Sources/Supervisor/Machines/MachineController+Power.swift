@@ -32,13 +32,19 @@ extension MachineController {
         let answer = host.configuration.answerDeadline
         let prepare = host.configuration.prepareDeadline + .seconds(spec.memory.sizeBytes >> 28)  // first touch of memory is slow
         do {
-            guard case .hello = try launched.report(to: 0, within: answer) else { throw WorkerFailure.misbehaved("it does not say hello") }
+            guard case .hello(let identity) = try launched.report(to: 0, within: answer), identity.version == image.description.version,
+                identity.protocolVersion == Envelope.protocolVersion
+            else { throw WorkerFailure.misbehaved("it does not say hello as its image describes it") }
             let lease = resources.lease(checkpoint: nil) + resources.bootLease()
             let order = Order.lend(entries: lease.map(\.entry), total: UInt32(lease.count))
-            _ = try launched.order(order, descriptors: lease.map(\.descriptor), within: answer)
+            guard try launched.order(order, descriptors: lease.map(\.descriptor), within: answer) == .lent(held: UInt32(lease.count)) else {
+                throw WorkerFailure.misbehaved("it does not hold what it was lent")
+            }
             // The word names the generation that may run, before it does.
             resources.commitWord.store(CommitWord(.running, generation).rawValue)
-            _ = try launched.order(.start(startSpecification), within: prepare)
+            guard case .running = try launched.order(.start(startSpecification), within: prepare) else {
+                throw WorkerFailure.misbehaved("it does not say that it runs")
+            }
         } catch {
             launched.kill(within: .seconds(10))
             WorkerLauncher(host: host, spec: spec, slot: slot).forget(generation: generation)

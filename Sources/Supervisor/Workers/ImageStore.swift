@@ -72,7 +72,8 @@ package final class ImageStore: Sendable {
 
     private func sealedCopy(of path: String) throws(ControlError) -> (SharedDescriptor, digest: String) {
         do {
-            let source = try OwnedDescriptor.open(path)
+            let source = try OwnedDescriptor.open(path, .readNow)
+            guard source.isRegularFile else { throw ControlError.imageNotAllowed(path: path, reason: "it is not a file") }
             let name = path.split(separator: "/").last.map(String.init) ?? "image"
             let copy = try MemoryDescriptor.sealedCopy(of: source, name: name, limit: Self.sizeLimit).takeDescriptor()
             var hash = SHA256()
@@ -104,6 +105,9 @@ package final class ImageStore: Sendable {
         } catch {
             throw .imageNotAllowed(path: path, reason: "it cannot be started: \(error)")
         }
+        if text.count > Self.descriptionLimit {
+            throw .imageNotAllowed(path: path, reason: "what it prints for --describe is longer than \(Self.descriptionLimit >> 10) KiB")
+        }
         guard end == .exited(0) else {
             throw .imageNotAllowed(path: path, reason: "asked to describe itself, it \(end?.description ?? "did not end in time")")
         }
@@ -134,7 +138,7 @@ package final class ImageStore: Sendable {
                 text += chunk
             }
         }
-        let left = max(0, deadline - SystemClock.monotonic())
+        let left = text.count > Self.descriptionLimit ? 0 : max(0, deadline - SystemClock.monotonic())
         if !child.process.waitForEnd(timeout: .nanoseconds(left)) {
             try? child.process.send(.kill)
             _ = child.process.waitForEnd(timeout: .seconds(5))

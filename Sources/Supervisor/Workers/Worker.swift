@@ -42,6 +42,8 @@ package final class Worker: @unchecked Sendable {
     /// Reports that nobody asked for, oldest first.
     private(set) var unsolicited: [Report] = []
     private var exit: ProcessExit?
+    /// A worker that says more than this in one go means harm: it answers each order once, and has little else to say.
+    private static let mostAtOnce = 1000
 
     /// `sequence`: where to go on counting; an adopted worker has answered orders of an earlier supervisor process.
     init(generation: UInt32, image: WorkerImage, pid: Int32, process: consuming ProcessDescriptor, channel: WorkerChannel, sequence: UInt32 = 0) {
@@ -90,7 +92,10 @@ package final class Worker: @unchecked Sendable {
 
     /// Reads what has come, up to the report awaited. Anything nobody asked for is kept in ``unsolicited``.
     private func nextReport(_ expected: UInt32) throws(WorkerFailure) -> Report? {
+        var taken = 0
         while let message = try receive() {
+            taken += 1
+            if taken > Self.mostAtOnce || unsolicited.count > Self.mostAtOnce { throw .misbehaved("it reports far more than it was asked for") }
             if message.envelope.generation != generation {
                 throw .misbehaved("it says it is generation \(message.envelope.generation), it was started as \(generation)")
             }
