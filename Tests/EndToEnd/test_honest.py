@@ -306,33 +306,21 @@ def test_guest_time_neither_stops_nor_drifts(machine, images):
 # Many handovers
 
 
-def alternate(machine, supervisor, images, rounds, first_look=10):
-    """`rounds` handovers to and fro; descriptors and memory are compared between the first look and the end."""
-    first, memory, longest = None, None, 0
-    for number in range(1, rounds + 1):
+def test_alternating_between_two_images_leaves_no_trace(machine, supervisor, images):
+    """Twenty handovers through the command line; test_soak.py makes a thousand."""
+    machine.evidence.reset_counters()
+    for number in range(1, 21):
         done = machine.upgrade(images.next if number % 2 else images.honest)
         assert done.code == 0, f"handover {number}: {done}"
-        longest = max(longest, done.lines[-1]["handover"]["blackoutNanoseconds"])
-        if number == first_look:
-            first, memory = machine.descriptors(), processes.resident_anonymous(supervisor.batond)
-    last, grown = machine.descriptors(), processes.resident_anonymous(supervisor.batond) - memory
+        if number == 10:
+            first = machine.descriptors()
+    last = machine.descriptors()
     for who in first:
-        assert last[who] == first[who], f"{who}: descriptors after {first_look} and after {rounds}: {first[who]} {last[who]}"
-    return grown, longest
-
-
-def test_alternating_between_two_images_leaves_no_trace(machine, supervisor, images):
-    """Twenty handovers; a thousand in the long form. Nothing leaks, nothing is lost, and the guest is never stopped for longer than
-    the budget."""
-    rounds = 1000 if programs.LONG else 20
-    machine.evidence.reset_counters()
-    grown, longest = alternate(machine, supervisor, images, rounds)
+        assert last[who] == first[who], f"{who}: descriptors after 10 and after 20 handovers: {first[who]} {last[who]}"
     machine.assert_runs(gap_ms=5000)
-    assert machine.generation == rounds + 1
+    assert machine.generation == 21
     assert machine.evidence.clock_step_back_ns() == 0
-    print(f"longest blackout {longest / 1e6:.3f} ms, batond's anonymous memory grew by {grown} bytes in {rounds - 10} handovers")
-    if programs.LONG:
-        assert grown < 256 * 1024
+    assert len(machine.history()) == 20
     assert not supervisor.zombies()
 
 
