@@ -234,7 +234,9 @@ struct SessionTests {
         #expect(try worker.order(.requestPowerOff) == .done)
         #expect(bench.waitForOutput("power-off"))
         SystemClock.sleep(.milliseconds(200))
-        guard case .saved(let length, let digest, _, _, _) = try worker.order(.save(freezeNanoseconds: 20_000_000_000)) else { throw VMMError("not saved") }
+        guard case .saved(let length, let digest, _, _, _) = try worker.order(.save(freezeNanoseconds: 20_000_000_000)) else {
+            throw VMMError("not saved")
+        }
         guard case .loaded = try next.order(.load(length: length, digest: digest)) else { throw VMMError("not loaded") }
         bench.word.store(CommitWord(.committed, 2).rawValue)
         guard case .running = try next.order(.grant) else { throw VMMError("not running") }

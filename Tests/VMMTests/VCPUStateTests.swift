@@ -47,7 +47,9 @@ struct VCPUStateTests {
         for index in 0..<16 { extended.store(UInt64(0xABCD) + UInt64(index), at: 160 + 16 * index) }  // XMM registers
         extended.store(extended.load64(at: 512) | 2, at: 512)  // XSTATE_BV: SSE
         try vcpu.write(.extendedState, from: extended)
-        for msr: UInt32 in [0x174, 0xC000_0081, 0xC000_0082, 0xC000_0102, 0x277] { _ = vcpu.set(msr: msr, to: msr == 0x277 ? 0x0007_0406_0007_0406 : 0x5A5A_0000) }
+        for msr: UInt32 in [0x174, 0xC000_0081, 0xC000_0082, 0xC000_0102, 0x277] {
+            _ = vcpu.set(msr: msr, to: msr == 0x277 ? 0x0007_0406_0007_0406 : 0x5A5A_0000)
+        }
         let apic = KernelBuffer(count: LocalAPIC.size)
         _ = try vcpu.read(.localAPIC, into: apic)
         apic.store(UInt32(0x1FF), at: 0xF0)
@@ -108,7 +110,9 @@ struct VCPUStateTests {
                 part.part == .extendedState ? .init(part: part.part, bytes: part.bytes + [UInt8](repeating: 0, count: 63) + [tail]) : part
             }
             let reading = VCPUStateIO(vm: pair.second.vm, vcpu: pair.second.vcpu, plan: pair.plan)
-            if isTaken { try reading.restore(longer, to: pair.second.vcpu) } else {
+            if isTaken {
+                try reading.restore(longer, to: pair.second.vcpu)
+            } else {
                 #expect(throws: VMMError.self) { try reading.restore(longer, to: pair.second.vcpu) }
             }
         }

@@ -35,7 +35,9 @@ package struct MSRPlan: Sendable, Equatable {
 
     /// Asks a vCPU that has not run yet which MSRs it can read and take back.
     package init(probing vcpu: VCPU, listed: [UInt32], features: [UInt32]) {
-        let candidates = Set(listed + Self.unlisted).subtracting(features).subtracting(Self.wallClocks).subtracting([Self.timeStampCounter, Self.oldSystemTime])
+        let candidates = Set(listed + Self.unlisted).subtracting(features).subtracting(Self.wallClocks).subtracting([
+            Self.timeStampCounter, Self.oldSystemTime,
+        ])
         saved = candidates.filter { !(0x4000_0000...0x4000_FFFF).contains($0) }.sorted().filter { index in
             guard let value = vcpu.value(ofMSR: index) else { return false }
             return vcpu.set(msr: index, to: value)
