@@ -16,17 +16,20 @@
 
 // Runs in the child, between clone3 and execveat: raw system calls only, since glibc's wrappers expect the parent's other threads.
 static void become(const struct cl_spawn *r) {
-    enum { PARKED = 512 };                                  // above every number handed over, below any sane limit
     int n = r->descriptor_count;
+    // Copies are parked above every number that is still to be copied, and above those they end up at.
+    int parked = r->executable > n ? r->executable : n;
+    for (int i = 0; i < n; i++) if (r->descriptors[i] > parked) parked = r->descriptors[i];
+    parked++;
     for (int i = 0; i < n; i++) {
-        if (syscall(SYS_dup3, r->descriptors[i], PARKED + i, O_CLOEXEC) < 0) return;
+        if (syscall(SYS_dup3, r->descriptors[i], parked + i, O_CLOEXEC) < 0) return;
     }
-    if (syscall(SYS_dup3, r->executable, PARKED + n, O_CLOEXEC) < 0) return;
+    if (syscall(SYS_dup3, r->executable, parked + n, O_CLOEXEC) < 0) return;
     for (int i = 0; i < n; i++) {
-        if (syscall(SYS_dup3, PARKED + i, i, 0) < 0) return;
+        if (syscall(SYS_dup3, parked + i, i, 0) < 0) return;
     }
-    syscall(SYS_close_range, (unsigned)n, (unsigned)(PARKED - 1), 0u);
-    syscall(SYS_close_range, (unsigned)(PARKED + n + 1), ~0u, 0u);
+    syscall(SYS_close_range, (unsigned)n, (unsigned)(parked - 1), 0u);
+    syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
 
     if (r->new_session) syscall(SYS_setsid);
     if (r->idle) {
@@ -55,7 +58,7 @@ static void become(const struct cl_spawn *r) {
     if (r->no_new_privileges && syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return;
     unsigned long nothing = 0;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &nothing, NULL, 8);
-    syscall(SYS_execveat, PARKED + n, "", r->arguments, r->environment, AT_EMPTY_PATH);
+    syscall(SYS_execveat, parked + n, "", r->arguments, r->environment, AT_EMPTY_PATH);
 }
 
 int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {

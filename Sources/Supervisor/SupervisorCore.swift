@@ -12,8 +12,10 @@ package final class SupervisorCore: Sendable {
     let console: ConsoleRelay
     private struct Table {
         var machines: [String: MachineController] = [:]
-        /// Names being set up.
-        var reserved: Set<String> = []
+        /// Names being set up, with their places among the worker users.
+        var reserved: [String: Int] = [:]
+        /// What is left of machines that are off: no process, no thread, no descriptor.
+        var ended: [String: MachineDetails] = [:]
     }
     private let table = Mutex(Table())
 
@@ -24,9 +26,9 @@ package final class SupervisorCore: Sendable {
     }
 
     /// Takes over what an earlier supervisor process left, then serves the console. Call once.
-    package func start() throws(Errno) {
+    package func start() throws {
         try console.start()
-        for machine in Recovery(core: self).adoptAll() {
+        for machine in try Recovery(core: self).adoptAll() {
             table.withLock { $0.machines[machine.spec.name] = machine }
         }
     }
@@ -47,8 +49,26 @@ package final class SupervisorCore: Sendable {
     }
 
     func machine(_ name: String) throws(ControlError) -> MachineController {
-        guard let machine = table.withLock({ $0.machines[name] }) else { throw .machineNotFound(machine: name) }
-        return machine
+        let (machine, ended) = table.withLock { ($0.machines[name], $0.ended[name]) }
+        if let machine, !machine.hasEnded { return machine }
+        if let ended { throw .refused(machine: name, reasons: ["it is \(ended.machine.state.rawValue)", "→ start it again with `baton run`"]) }
+        throw .machineNotFound(machine: name)
+    }
+
+    /// A machine as it is, or as it was when it ended.
+    private func details(_ name: String) throws(ControlError) -> MachineDetails {
+        let (machine, ended) = table.withLock { ($0.machines[name], $0.ended[name]) }
+        guard let details = machine?.snapshot ?? ended else { throw .machineNotFound(machine: name) }
+        return details
+    }
+
+    /// A machine is off: what it held is let go of.
+    @Sendable func forget(_ details: MachineDetails) {
+        console.remove(machine: details.machine.name)
+        table.withLock { table in
+            table.machines[details.machine.name] = nil
+            table.ended[details.machine.name] = details
+        }
     }
 
     /// Forgets images that no machine runs or may go back to.
@@ -98,10 +118,11 @@ extension SupervisorCore: SupervisorService {
     }
 
     package func list() throws(ControlError) -> [Machine] {
-        table.withLock { Array($0.machines.values) }.map(\.snapshot.machine).sorted { $0.name < $1.name }
+        let (machines, ended) = table.withLock { (Array($0.machines.values), Array($0.ended.values)) }
+        return (machines.map(\.snapshot.machine) + ended.map(\.machine)).sorted { $0.name < $1.name }
     }
 
-    package func show(machine: String) throws(ControlError) -> MachineDetails { try self.machine(machine).snapshot }
+    package func show(machine: String) throws(ControlError) -> MachineDetails { try details(machine) }
 
     package func upgrade(
         machine name: String, image path: String, progress: @escaping @Sendable (Control.Step) -> Void
@@ -124,7 +145,7 @@ extension SupervisorCore: SupervisorService {
     package func abort(machine: String) throws(ControlError) { try self.machine(machine).requestAbort() }
 
     package func history(machine name: String, limit: Int) throws(ControlError) -> [HandoverRecord] {
-        _ = try machine(name)
+        _ = try details(name)
         do {
             let records = try Journal.read(path: host.journal(of: name))
             return Array(Journal.handovers(records).suffix(limit).reversed())
@@ -134,7 +155,7 @@ extension SupervisorCore: SupervisorService {
     }
 
     package func events(after: Int?, machine: String?, waiting: Duration) throws(ControlError) -> EventBatch {
-        if let machine { _ = try self.machine(machine) }
+        if let machine { _ = try details(machine) }
         return host.events.events(after: after, machine: machine, waiting: waiting)
     }
 
@@ -194,7 +215,16 @@ extension SupervisorCore: SupervisorService {
     /// Deposits what a machine of this name needs and enters it into the table.
     private func register(_ spec: MachineSpec) throws(ControlError) -> MachineController {
         let slot = try reserve(spec.name)
-        defer { _ = table.withLock { $0.reserved.remove(spec.name) } }
+        defer { table.withLock { $0.reserved[spec.name] = nil } }
+        let held = (try? host.custody.list())?.contains { $0.machine == spec.name } ?? true
+        if held {
+            throw .refused(
+                machine: spec.name,
+                reasons: [
+                    "custody holds a machine of that name that this supervisor could not take over",
+                    "→ see the log of batond; its worker may still run",
+                ])
+        }
         do {
             let directory = host.directory(of: spec.name)
             try FileSystem.createDirectory(directory)
@@ -205,10 +235,13 @@ extension SupervisorCore: SupervisorService {
             let machineID = FileSystem.randomBytes(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
             let machine = try MachineController(
                 spec: spec, machineID: machineID, slot: slot, host: host, resources: resources, journal: try Journal(path: journalPath),
-                poweredOnAt: SystemClock.monotonic())
+                poweredOnAt: SystemClock.monotonic(), onEnd: forget)
             machine.note(JournalRecord(.poweredOn, at: Int(SystemClock.wall()), spec: spec, machineID: machineID, slot: slot))
             try console.add(machine: spec.name, stream: resources.console, logPath: directory + "/console.log")
-            table.withLock { $0.machines[spec.name] = machine }
+            table.withLock { table in
+                table.machines[spec.name] = machine
+                table.ended[spec.name] = nil
+            }
             return machine
         } catch {
             host.releaseCustody(of: spec.name)
@@ -216,23 +249,23 @@ extension SupervisorCore: SupervisorService {
         }
     }
 
-    /// Makes room for a machine of this name: one that has ended gives way. The machine's place among the worker users.
+    /// Takes the name for a machine that is being set up: its place among the worker users.
     private func reserve(_ name: String) throws(ControlError) -> Int {
-        let (slot, ended) = table.withLock { table -> (Int?, Bool) in
-            let known = table.machines[name]
-            if table.reserved.contains(name) || known.map({ !$0.hasEnded }) ?? false { return (nil, false) }
-            table.reserved.insert(name)
-            table.machines[name] = nil
-            let used = Set(table.machines.values.map(\.slot))
-            return ((0..<WorkerUsers.slots).first { !used.contains($0) }, known != nil)
+        let (taken, slot) = table.withLock { table -> (Bool, Int?) in
+            if table.reserved[name] != nil || table.machines[name] != nil { return (true, nil) }
+            let used = Set(table.machines.values.map(\.slot)).union(table.reserved.values)
+            let slot = (0..<WorkerUsers.slots).first { !used.contains($0) }
+            table.reserved[name] = slot
+            return (false, slot)
         }
-        guard let slot else { throw .machineExists(machine: name) }
-        if ended { console.remove(machine: name) }
+        if taken { throw .machineExists(machine: name) }
+        guard let slot else { throw .failed(reason: "this host has \(WorkerUsers.slots) machines already") }
         return slot
     }
 
+    /// A machine that did not start leaves nothing behind but its journal and logs.
     private func withdraw(_ machine: MachineController) {
-        console.remove(machine: machine.spec.name)
-        table.withLock { $0.machines[machine.spec.name] = nil }
+        forget(machine.snapshot)
+        table.withLock { $0.ended[machine.spec.name] = nil }
     }
 }

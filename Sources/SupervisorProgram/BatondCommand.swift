@@ -78,7 +78,7 @@ package struct BatondCommand: ParsableCommand {
         try FileSystem.createDirectory(settings.runDirectory)
         let client = CustodyClient(UnixSocket(OwnedDescriptor(owning: custody)))
         let host = Host(
-            settings, custody: client, changesUsers: kept.contains(.setUID) && kept.contains(.setGID), raisesLimits: kept.contains(.sysResource),
+            settings, custody: client, changesUsers: [.setUID, .setGID, .kill].allSatisfy(kept.contains), raisesLimits: kept.contains(.sysResource),
             hook: hook)
         let core = try SupervisorCore(host: host)
         try core.start()

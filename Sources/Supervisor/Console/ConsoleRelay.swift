@@ -76,7 +76,9 @@ final class ConsoleRelay: Sendable {
 
     /// Guest to log and clients.
     private static func drain(_ line: inout Line) {
-        while let bytes = try? line.stream.descriptor.read(upTo: 16 << 10), !bytes.isEmpty {
+        // A worker that writes faster than this reads gets its turn like any other.
+        for _ in 0..<16 {
+            guard let bytes = try? line.stream.descriptor.read(upTo: 16 << 10), !bytes.isEmpty else { return }
             line.log.append(bytes)
             line.clients.removeAll { client in (try? client.descriptor.write(bytes.span)) != bytes.count }
         }

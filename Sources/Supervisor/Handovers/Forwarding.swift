@@ -18,6 +18,7 @@ struct Forwarding {
         guard run.recallCustody() else { return nil }
         // Frozen: the worker that had been prepared is as good as any. Committed: it did not take its grant, and is ended first.
         if last !== back, last.ended == nil { run.incoming = last }
+        run.settled = true
         defer { for failed in run.discarded { machine.retire(failed) } }
         let trouble = Trouble(step: .commit, side: .supervisor, failure: .failed("the supervisor was restarted"))
         guard case .committed(let worker, _) = run.resolve(trouble) else { return nil }

@@ -38,6 +38,7 @@ extension HandoverRun {
             return .aborted(step: trouble.step, reason: trouble.reason)
         } catch {
             if outgoing.ended != nil { return goOnWithoutOutgoing(trouble) }
+            if outgoing.guestHasEnded { return .aborted(step: trouble.step, reason: "the guest ended its run meanwhile") }
             let unresponsive = Trouble(
                 step: trouble.step, side: trouble.side,
                 failure: .failed("\(trouble.failure); then the outgoing worker did not run on: \(error)"))

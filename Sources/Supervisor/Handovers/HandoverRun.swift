@@ -103,11 +103,11 @@ final class HandoverRun {
         do throws(Trouble) {
             try preflight(agreement)
             let worker = try prepare(generation: outgoing.generation + 1, image: image)
-            try settle()
             guard host.admission.enter(within: answer) else {
                 throw Trouble(step: .settle, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
             }
             defer { host.admission.leave() }
+            try settle()
             try stopAndSave()
             try load(worker)
             try commit(to: worker)

@@ -15,6 +15,8 @@ package struct JournalRecord: Codable, Sendable, Equatable {
         case handoverEnded = "handover_ended"
         /// The soak of the handover to `handover.toGeneration` is over, well or not.
         case soakEnded = "soak_ended"
+        /// A cold start is under way: `detail` says why.
+        case restarting
         case paused
         case resumed
         /// The machine is off: `detail` says why.

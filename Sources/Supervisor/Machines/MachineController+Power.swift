@@ -3,6 +3,7 @@ internal import Control
 internal import Handover
 internal import Keeper
 internal import LinuxSystem
+internal import Synchronization
 
 extension MachineController {
     /// Starts the first worker and waits until the guest runs.
@@ -80,9 +81,12 @@ extension MachineController {
 
     /// Replaces the worker by a cold start: fresh memory, same machine.
     func restart(with image: WorkerImage?, why: String) {
+        note(JournalRecord(.restarting, at: Int(SystemClock.wall()), detail: why))
+        finishSoak(nil)
         let past = worker
         worker = nil
         if let past { retire(past) }
+        retiredImage = image
         state = .starting
         remark = "restarted: \(why)"
         publish()
@@ -96,7 +100,7 @@ extension MachineController {
             try resources.memory.descriptor.discardContent()
             worker = try coldStart(image, generation: nextGeneration())
             trail.stepBack(to: image)
-            poweredOnAt = SystemClock.monotonic()
+            poweredOnAt.store(SystemClock.monotonic(), ordering: .relaxed)
             state = .running
             host.events.append(.reset, machine: spec.name, generation: worker.map { Int($0.generation) }, detail: why)
         } catch {
@@ -109,18 +113,21 @@ extension MachineController {
 
     /// Ends the machine for good: worker gone, custody given back. The journal stays.
     func endMachine(_ end: MachineState, _ reason: String) {
+        if hasEnded { return }
+        // Written first: a supervisor that starts in the middle of this ends the machine too, and does not revive it.
+        note(JournalRecord(.ended, at: Int(SystemClock.wall()), detail: reason))
         if let past = worker { retire(past) }
         publish()
         worker = nil
         state = end
         remark = reason
         finishSoak(.failure(.failed(reason: "\(spec.name) ended: \(reason)")))
-        _ = waitForRetired(within: .seconds(30))
+        if waitForRetired(within: .seconds(30)) { try? resources.memory.descriptor.discardContent() }
         host.releaseCustody(of: spec.name)
-        note(JournalRecord(.ended, at: Int(SystemClock.wall()), detail: reason))
         host.events.append(end == .crashed ? .crashed : .stopped, machine: spec.name, detail: reason)
         publish()
         close()
+        onEnd(snapshot)
     }
 
     // MARK: Past workers
@@ -153,7 +160,9 @@ extension MachineController {
     // MARK: Operator's orders
 
     func pause() throws(ControlError) {
-        guard state == .running else { throw .refused(machine: spec.name, reasons: ["it is \(state.rawValue), not running"]) }
+        guard state == .running || state == .reverted else {
+            throw .refused(machine: spec.name, reasons: ["it is \(state.rawValue), not running"])
+        }
         try orderWorker(.pause, expecting: .done)
         state = .paused
         note(JournalRecord(.paused, at: Int(SystemClock.wall())))
@@ -183,7 +192,7 @@ extension MachineController {
             }
             _ = try? Poll.one(worker.channel.number, timeout: .nanoseconds(left))
             guard let reports = try? worker.collectUnsolicited() else { break }
-            if reports.contains(.poweredOff) { break }
+            if reports.contains(.poweredOff) || reports.contains(.resetRequested) { break }
         }
         endMachine(.stopped, "switched off on request")
     }

@@ -15,14 +15,19 @@ final class MachineController: @unchecked Sendable {
     let host: Host
     let resources: MachineResources
     let journal: Journal
+    /// Called on the machine's thread when nothing more will be done to it.
+    let onEnd: @Sendable (MachineDetails) -> Void
 
     // The machine thread's own.
     var worker: Worker?
     var state: MachineState = .starting
-    var poweredOnAt: Int64
+    /// CLOCK_MONOTONIC; read by any thread.
+    let poweredOnAt: Atomic<Int64>
     /// Where a rollback goes, and further back.
     var trail = ImageTrail()
     var previousImage: WorkerImage? { trail.newest }
+    /// What is started once a worker that would not end has ended.
+    var retiredImage: WorkerImage?
     /// Past workers whose end has not been seen yet.
     var retiring: [Worker] = []
     var soak: Soak?
@@ -31,8 +36,14 @@ final class MachineController: @unchecked Sendable {
     /// Why the newest state is what it is, for `show`.
     var remark: String?
 
+    struct Command {
+        let body: @Sendable (MachineController) -> Void
+        /// Whether it is the operation the mailbox names.
+        let isOperation: Bool
+    }
+
     struct Mailbox {
-        var commands: [@Sendable (MachineController) -> Void] = []
+        var commands: [Command] = []
         /// What is being done, and since when (CLOCK_MONOTONIC).
         var operation: (name: String, since: Int64)?
         var closed = false
@@ -45,7 +56,8 @@ final class MachineController: @unchecked Sendable {
     private let imagesInUse = Mutex<[String]>([])
 
     init(
-        spec: MachineSpec, machineID: String, slot: Int, host: Host, resources: MachineResources, journal: Journal, poweredOnAt: Int64
+        spec: MachineSpec, machineID: String, slot: Int, host: Host, resources: MachineResources, journal: Journal, poweredOnAt: Int64,
+        onEnd: @escaping @Sendable (MachineDetails) -> Void
     ) throws {
         self.spec = spec
         self.machineID = machineID
@@ -53,7 +65,8 @@ final class MachineController: @unchecked Sendable {
         self.host = host
         self.resources = resources
         self.journal = journal
-        self.poweredOnAt = poweredOnAt
+        self.onEnd = onEnd
+        self.poweredOnAt = Atomic(poweredOnAt)
         wake = try EventDescriptor()
         abortRequest = try EventDescriptor()
         let none = ImageReference(version: "", digest: "")
@@ -82,14 +95,14 @@ final class MachineController: @unchecked Sendable {
             if handover, details.machine.state == .running { details.machine.state = .upgrading }
         }
         if details.machine.state != .stopped, details.machine.state != .crashed {
-            details.machine.uptimeNanoseconds = Int(SystemClock.monotonic() - poweredOnAt)
+            details.machine.uptimeNanoseconds = Int(SystemClock.monotonic() - poweredOnAt.load(ordering: .relaxed))
         }
         return details
     }
 
     /// Starts the machine's thread; `first` runs on it before anything else, and is let go of then.
     func start(_ first: (@Sendable (MachineController) -> Void)? = nil) throws {
-        if let first { mailbox.withLock { $0.commands.insert(first, at: 0) } }
+        if let first { mailbox.withLock { $0.commands.insert(Command(body: first, isOperation: false), at: 0) } }
         let thread = try SystemThread(name: "m/\(spec.name)") { [self] in loop() }
         thread.detach()
     }
@@ -103,7 +116,7 @@ final class MachineController: @unchecked Sendable {
             if mailbox.closed { return .machineNotFound(machine: spec.name) }
             if let running = mailbox.operation { return .busy(machine: spec.name, operation: running.name) }
             mailbox.operation = (operation, SystemClock.monotonic())
-            mailbox.commands.append { machine in body(machine, ticket) }
+            mailbox.commands.append(Command(body: { machine in body(machine, ticket) }, isOperation: true))
             return nil
         }
         if let busy { throw busy }
@@ -113,11 +126,12 @@ final class MachineController: @unchecked Sendable {
 
     /// Asks for the end of the handover under way.
     func requestAbort() throws(ControlError) {
-        let operation = mailbox.withLock { $0.operation?.name }
-        guard operation == "upgrade" || operation == "rollback" else {
-            throw .refused(machine: spec.name, reasons: ["no handover is under way"])
+        let underWay = mailbox.withLock { mailbox in
+            guard mailbox.operation?.name == "upgrade" || mailbox.operation?.name == "rollback" else { return false }
+            abortRequest.signal()
+            return true
         }
-        abortRequest.signal()
+        if !underWay { throw .refused(machine: spec.name, reasons: ["no handover is under way"]) }
     }
 
     // MARK: The machine's thread
@@ -126,9 +140,13 @@ final class MachineController: @unchecked Sendable {
         while !mailbox.withLock({ $0.closed && $0.commands.isEmpty }) {
             let command = mailbox.withLock { $0.commands.isEmpty ? nil : $0.commands.removeFirst() }
             if let command {
-                command(self)
-                mailbox.withLock { $0.operation = nil }
-                abortRequest.take()
+                command.body(self)
+                if command.isOperation {
+                    mailbox.withLock { mailbox in
+                        mailbox.operation = nil
+                        abortRequest.take()
+                    }
+                }
                 publish()
                 continue
             }
@@ -136,6 +154,7 @@ final class MachineController: @unchecked Sendable {
             reapRetired()
             watchWorker()
             watchSoak()
+            watchFence()
         }
     }
 
@@ -146,7 +165,9 @@ final class MachineController: @unchecked Sendable {
             poll.add(worker.process.descriptor.number)
         }
         for past in retiring { poll.add(past.process.descriptor.number) }
-        _ = try? poll.wait(timeout: soak.map { .nanoseconds(max(0, $0.nextEvent - SystemClock.monotonic())) })
+        var limit = soak.map { Duration.nanoseconds(max(0, $0.nextEvent - SystemClock.monotonic())) }
+        if worker?.hasNews ?? false { limit = .zero }
+        _ = try? poll.wait(timeout: limit)
         wake.take()
     }
 
@@ -168,6 +189,12 @@ final class MachineController: @unchecked Sendable {
         }
     }
 
+    /// A past worker that would not end has ended at last: what waited for that goes on.
+    private func watchFence() {
+        guard state == .fencePending, retiring.isEmpty else { return }
+        restart(with: retiredImage, why: "the past worker has ended at last")
+    }
+
     private func handle(_ report: Report) {
         switch report {
         case .poweredOff: powerOff("the guest switched itself off")
@@ -187,7 +214,7 @@ final class MachineController: @unchecked Sendable {
                 name: spec.name, state: state, vcpus: spec.vcpus, memoryBytes: spec.memory.sizeBytes,
                 image: worker?.image.reference ?? published.withLock { $0.machine.image },
                 generation: worker.map { Int($0.generation) } ?? published.withLock { $0.machine.generation },
-                uptimeNanoseconds: Int(SystemClock.monotonic() - poweredOnAt), lastHandover: lastHandover.map(Self.short),
+                uptimeNanoseconds: Int(SystemClock.monotonic() - poweredOnAt.load(ordering: .relaxed)), lastHandover: lastHandover.map(Self.short),
                 revertableTo: previousImage?.reference), spec: spec, model: "baton-1",
             worker: worker.map { worker in
                 .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))

@@ -9,8 +9,8 @@ struct Recovery {
     let core: SupervisorCore
     private var host: Host { core.host }
 
-    func adoptAll() -> [MachineController] {
-        guard let keys = try? host.custody.list() else { return [] }
+    func adoptAll() throws(CustodyError) -> [MachineController] {
+        let keys = try host.custody.list()
         let names = Set(keys.map(\.machine)).subtracting([""])
         return names.sorted().compactMap { name in
             do {
@@ -30,13 +30,17 @@ struct Recovery {
             throw ControlError.failed(reason: "its journal has no power-on")
         }
         let life = Array(records[(records.lastIndex(where: { $0.kind == .poweredOn }) ?? 0)...])
+        if life.contains(where: { $0.kind == .ended }) {
+            finishEnding(name, keys)
+            return nil
+        }
         let resources = try MachineResources.adopt(name, custody: host.custody)
         let machine = try MachineController(
             spec: spec, machineID: machineID, slot: powerOn.slot ?? 0, host: host, resources: resources,
             journal: try Journal(path: host.journal(of: name)),
-            poweredOnAt: SystemClock.monotonic() - (SystemClock.wall() - Int64(powerOn.at)))
+            poweredOnAt: SystemClock.monotonic() - (SystemClock.wall() - Int64(powerOn.at)), onEnd: core.forget)
         machine.lastHandover = Journal.handovers(life).last
-        let workers = try adoptWorkers(name, keys, life)
+        let workers = try adoptWorkers(name, keys, life, CommitWord(rawValue: resources.commitWord.load()))
         try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
         let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
         try machine.start { machine in
@@ -47,11 +51,22 @@ struct Recovery {
         return machine
     }
 
+    /// Goes on ending a machine whose end was written down and not finished.
+    private func finishEnding(_ name: String, _ keys: [CustodyKey]) {
+        for key in keys where key.name == WorkerLauncher.Part.process.rawValue {
+            guard let process = try? host.custody.get(key), let own = try? process.descriptor.duplicate() else { continue }
+            let worker = ProcessDescriptor(own)
+            try? worker.send(.kill)
+            _ = worker.waitForEnd(timeout: .seconds(10))
+        }
+        host.releaseCustody(of: name)
+    }
+
     /// Every worker of the machine whose process and session are in custody, dead or alive. One that the journal does not know was
     /// started and given nothing: it is ended.
-    private func adoptWorkers(_ name: String, _ keys: [CustodyKey], _ life: [JournalRecord]) throws -> [Worker] {
+    private func adoptWorkers(_ name: String, _ keys: [CustodyKey], _ life: [JournalRecord], _ word: CommitWord?) throws -> [Worker] {
         let generations = Set(keys.filter { $0.generation > 0 && $0.name == WorkerLauncher.Part.process.rawValue }.map(\.generation)).sorted()
-        return generations.compactMap { generation in
+        return try generations.compactMap { generation in
             guard let process = try? host.custody.get(WorkerLauncher.key(name, .process, generation)),
                 let session = try? host.custody.get(WorkerLauncher.key(name, .session, generation)),
                 let ownProcess = try? process.descriptor.duplicate(), let ownSession = try? session.descriptor.duplicate()
@@ -59,7 +74,12 @@ struct Recovery {
             guard let plan = life.last(where: { $0.worker?.generation == Int(generation) && $0.worker?.pid != nil })?.worker,
                 let image = try? host.images.adopt(plan.image)
             else {
-                try? ProcessDescriptor(ownProcess).send(.kill)
+                let unknown = ProcessDescriptor(ownProcess)
+                // The one that runs the guest is never ended for want of a record.
+                if let word, word == CommitWord(.running, generation), !unknown.hasEnded() {
+                    throw ControlError.failed(reason: "its journal or custody lacks what worker \(generation) was started from")
+                }
+                try? unknown.send(.kill)
                 return nil
             }
             // Orders of the earlier supervisor process may still be answered: count from far above what it reached.
@@ -103,7 +123,12 @@ extension MachineController {
             dropHandoverCustody(past.generation)
             if past !== self.worker { retire(past) }
         }
-        guard let runner else { return workerLost("its worker ended while no supervisor ran") }
+        guard let runner else {
+            if life.last(where: { $0.kind == .worker || $0.kind == .restarting })?.kind == .restarting {
+                return restart(with: self.worker?.image ?? trail.newest, why: "the restart that was under way goes on")
+            }
+            return workerLost("its worker ended while no supervisor ran")
+        }
         runner.continueAfterStop()
         host.events.append(.adopted, machine: spec.name, generation: Int(runner.generation), detail: runner.image.description.version)
         if life.last(where: { $0.kind == .worker })?.worker?.generation != Int(runner.generation) { note(.worker, runner) }

@@ -35,15 +35,22 @@ package final class ImageStore: Sendable {
         if let known = admitted.withLock({ $0[digest] }) { return known }
         let description = try describe(file, path: path, digest: digest)
         let image = WorkerImage(description: description, file: file)
-        do {
-            try custody.put(Self.key(digest), file)
-        } catch .refused(.occupied, _) {
-            // Deposited by an earlier supervisor process, the same bytes.
-        } catch {
-            throw .failed(reason: "\(path): \(error)")
-        }
-        admitted.withLock { $0[digest] = image }
+        try retain(image)
         return image
+    }
+
+    /// Sees to it that an image about to be started is in custody.
+    func retain(_ image: WorkerImage) throws(ControlError) {
+        try admitted.withLock { images throws(ControlError) in
+            do throws(CustodyError) {
+                try custody.put(Self.key(image.description.digest), image.file)
+            } catch .refused(.occupied, _) {
+                // There already: the same bytes.
+            } catch {
+                throw .failed(reason: "\(image.description.path): \(error)")
+            }
+            images[image.description.digest] = image
+        }
     }
 
     /// An image that an earlier supervisor process had deposited.
@@ -60,12 +67,13 @@ package final class ImageStore: Sendable {
 
     /// Lets go of every image that is not among `digests`.
     func keepOnly(_ digests: Set<String>) {
-        let unused = admitted.withLock { images in
-            let unused = images.keys.filter { !digests.contains($0) }
-            for digest in unused { images[digest] = nil }
-            return unused
+        // Under the lock, as every put is: an image that is admitted again meanwhile must not lose its place in custody.
+        admitted.withLock { images in
+            for digest in images.keys.filter({ !digests.contains($0) }) {
+                images[digest] = nil
+                try? custody.drop(Self.key(digest))
+            }
         }
-        for digest in unused { try? custody.drop(Self.key(digest)) }
     }
 
     private static func key(_ digest: String) -> CustodyKey { CustodyKey(machine: "", name: "image-" + digest.prefix(32)) }
@@ -121,7 +129,7 @@ package final class ImageStore: Sendable {
         let null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", .readWrite))
         let pair = try UnixSocket.streamPair()
         var request = SpawnRequest(arguments: arguments, descriptors: [null, pair.far, null])
-        identity.restrict(&request, slot: 0, generation: 0)
+        identity.restrict(&request, slot: WorkerUsers.slots, generation: 0)  // nobody's worker runs as this user
         let child = try request.spawn(executing: file.descriptor)
         request.descriptors = []
         let near = pair.takeNear()

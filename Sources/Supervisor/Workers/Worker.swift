@@ -41,6 +41,8 @@ package final class Worker: @unchecked Sendable {
     private var sequence: UInt32
     /// Reports that nobody asked for, oldest first.
     private(set) var unsolicited: [Report] = []
+    /// What it said when it could not go on. It stays so.
+    private var failure: String?
     private var exit: ProcessExit?
     /// A worker that says more than this in one go means harm: it answers each order once, and has little else to say.
     private static let mostAtOnce = 1000
@@ -100,7 +102,10 @@ package final class Worker: @unchecked Sendable {
                 throw .misbehaved("it says it is generation \(message.envelope.generation), it was started as \(generation)")
             }
             let sequence = message.envelope.sequence
-            if case .failed(let reason) = message.body { throw .failed(reason) }
+            if case .failed(let reason) = message.body {
+                failure = reason
+                throw .failed(reason)
+            }
             if sequence == expected {
                 if case .refused(let reason) = message.body { throw .refused(reason) }
                 return message.body
@@ -123,8 +128,14 @@ package final class Worker: @unchecked Sendable {
         }
     }
 
+    /// Whether it has said something that nobody has acted on: it came while an order was answered.
+    var hasNews: Bool { failure != nil || !unsolicited.isEmpty }
+    /// Whether it has said that its guest is through with this run.
+    var guestHasEnded: Bool { unsolicited.contains(.poweredOff) || unsolicited.contains(.resetRequested) }
+
     /// Takes in what the worker says unasked, without waiting.
     func collectUnsolicited() throws(WorkerFailure) -> [Report] {
+        if let failure { throw .failed(failure) }
         _ = try nextReport(.max)
         defer { unsolicited.removeAll() }
         return unsolicited

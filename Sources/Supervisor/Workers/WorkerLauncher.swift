@@ -11,6 +11,7 @@ struct WorkerLauncher {
     let slot: Int
 
     func launch(_ image: WorkerImage, generation: UInt32) throws -> Worker {
+        try host.images.retain(image)
         let pair = try UnixSocket.sequencedPair()
         let workerEnd = pair.far
         let channel = WorkerChannel(pair.takeNear())
