@@ -228,17 +228,14 @@ def test_batond_is_killed_at_a_step_and_the_next_one_adopts(supervisors, images,
 @pytest.mark.held
 @pytest.mark.parametrize("step", STEPS)
 def test_batond_is_stopped_at_a_step_for_longer_than_the_budget(supervisors, images, step):
-    """The outgoing worker ends its freeze by itself. Continued, the handover ends by the commit word."""
+    """The guest runs on, whoever the commit word names. Continued, the handover ends by that word."""
     held = Held(supervisors, images, step, budget="1s")
     machine, supervisor = held.machine, held.supervisor
     processes.kill(held.batond, signal.SIGSTOP)
     held.marker.unlink()
     time.sleep(1.2)
-    if step in COMMITTED:
-        # Only the grant lets the incoming worker run: it comes from a supervisor, this one or the next.
-        assert machine.evidence.stands_still()
-    else:
-        machine.evidence.wait_progress(seconds=10)
+    # Before commit the outgoing worker ends its freeze; after it the incoming one, seeing no grant, goes by the commit word.
+    machine.evidence.wait_progress(seconds=10)
     processes.kill(held.batond, signal.SIGCONT)
     # What is held is held once; the marker is made again where the step comes again.
     done = machine.finish(held.command)

@@ -42,11 +42,14 @@ package struct LocalAPIC: Sendable, Equatable {
         return Int64(timerInitialCount - min(timerInitialCount, timerCurrentCount)) * divisor
     }
 
+    /// Whether a one-shot timer has run down.
+    package var isExpiredOneShot: Bool { timerMode == .oneShot && timerInitialCount > 0 && timerCurrentCount == 0 }
+
     /// Whether an expiry in the last `window` nanoseconds may not be in the IRR yet: it came after expired timers were collected.
     package func mayHaveExpired(within window: Int64) -> Bool {
         switch timerMode {
         case .periodic: sinceLastExpiry.map { $0 <= window } ?? false
-        case .oneShot: timerInitialCount > 0 && timerCurrentCount == 0
+        case .oneShot: isExpiredOneShot
         case .deadline, nil: false  // a deadline that passed is still in its MSR and fires when restored
         }
     }

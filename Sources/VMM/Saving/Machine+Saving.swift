@@ -52,6 +52,7 @@ extension Machine {
         isRehearsal: Bool = false
     ) throws(VMMError) -> [UInt8] {
         let cpuVersion = versions[MachineSections.cpu]
+        for slot in room.sections { slot.section.withLock { $0 = nil } }
         try onEveryVCPU { thread, index throws(VMMError) in
             let state = try self.stateIO[index].save(thread.vcpu) { if !isRehearsal { thread.quiesce() } }
             var content = WireWriter(capacity: 16 << 10)
@@ -63,7 +64,10 @@ extension Machine {
         let chips = try saveInterruptControllers()
         room.writer.begin(writer: version, machine: blueprint.machineID, generation: UInt64(generation))
         room.writer.section(MachineSections.machine, version: versions[MachineSections.machine]) { state(isPaused).encode(to: &$0) }
-        for slot in room.sections { slot.section.withLock { if let section = $0 { room.writer.append(section) } } }
+        for (index, slot) in room.sections.enumerated() {
+            guard let section = slot.section.withLock({ $0 }) else { throw VMMError("vCPU \(index) has not saved its state") }
+            room.writer.append(section)
+        }
         room.writer.section(MachineSections.clock, version: versions[MachineSections.clock]) { clock.encode(to: &$0) }
         room.writer.section(MachineSections.interruptControllers, version: versions[MachineSections.interruptControllers]) {
             for chip in chips { $0.blob(chip) }

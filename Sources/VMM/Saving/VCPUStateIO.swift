@@ -43,11 +43,16 @@ package final class VCPUStateIO: Sendable {
     ///
     /// A periodic or one-shot timer that expires between that and the reading of the APIC would be lost: then all is read again.
     package func save(_ vcpu: VCPU, quiesce: () -> Void) throws(VMMError) -> VCPUState {
+        var wasExpired = false
         for _ in 0..<3 {
             let began = SystemClock.monotonic()
             quiesce()
             let state = try read(vcpu)
-            guard let page = state[.localAPIC], LocalAPIC(page).mayHaveExpired(within: state.time - began) else { return state }
+            guard let page = state[.localAPIC] else { return state }
+            let apic = LocalAPIC(page)
+            // A one-shot timer seen expired before this round was in the IRR by its `quiesce`.
+            guard apic.mayHaveExpired(within: state.time - began), !(wasExpired && apic.isExpiredOneShot) else { return state }
+            wasExpired = apic.isExpiredOneShot
         }
         quiesce()
         return try read(vcpu)

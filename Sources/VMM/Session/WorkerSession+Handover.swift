@@ -5,6 +5,9 @@ internal import SystemPackage
 
 /// From *settle* to *running*, on the outgoing and on the incoming side.
 extension WorkerSession {
+    /// `save` follows `settle` at once, or the handover has been forgotten.
+    private static let settlePatience: Int64 = 3_000_000_000
+
     func settle() throws(VMMError) -> Report {
         if phase == .settled { return .settled }
         try require(.running, .paused, for: "settle")
@@ -17,6 +20,7 @@ extension WorkerSession {
             throw VMMError("the devices' thread did not stop in time")
         }
         phase = .settled
+        settleEnd = SystemClock.monotonic() + Self.settlePatience
         return .settled
     }
 
@@ -26,6 +30,7 @@ extension WorkerSession {
         let machine = try current()
         guard let room, let checkpoint, let commitment else { throw VMMError("there is nothing to save to") }
         let began = SystemClock.monotonic()
+        let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
         let parked = try machine.park(timeout: .nanoseconds(Int64(clamping: freeze)))
         let stopped = SystemClock.monotonic()
@@ -35,10 +40,12 @@ extension WorkerSession {
             throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)")
         }
         checkpoint.copyIn(bytes.span, at: 0)
+        if SystemClock.monotonic() >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
         guard commitment.freeze() else { throw VMMError("the commit word says \(said(commitment)), not running(\(generation))") }
         parked.keepParked()
         let saved = SystemClock.monotonic()
-        freezeEnd = saved + Int64(clamping: freeze)
+        freezeEnd = end
+        settleEnd = nil
         phase = .frozen
         try? failpoints.reached(.saved)
         return .saved(
@@ -50,6 +57,7 @@ extension WorkerSession {
         switch phase {
         case .running, .paused: return .resumed(overdue: false)
         case .settled:
+            settleEnd = nil
             if !isPaused { try current().devices.resume() }
             phase = isPaused ? .paused : .running
             return .resumed(overdue: false)
@@ -120,6 +128,7 @@ extension WorkerSession {
 
     /// Runs the guest. The commit word changes before the first KVM_RUN.
     func grant() throws(VMMError) -> Report {
+        if let runningReport { return runningReport }
         try require(.loaded, for: "take the grant")
         let machine = try current()
         guard let commitment else { throw VMMError("there is no commit word here") }
@@ -130,7 +139,9 @@ extension WorkerSession {
         phase = isPaused ? .paused : .running
         self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing
         try? failpoints.reached(.running)
-        return .running(granted: granted, firstRun: firstRun)
+        let report = Report.running(granted: granted, firstRun: firstRun)
+        runningReport = report
+        return report
     }
 }
 

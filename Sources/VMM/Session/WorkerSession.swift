@@ -25,6 +25,11 @@ final class WorkerSession {
     var loadedReport: Report?
     /// CLOCK_MONOTONIC when the freeze ends by itself.
     var freezeEnd: Int64?
+    /// CLOCK_MONOTONIC when devices that were settled for a handover go on by themselves.
+    var settleEnd: Int64?
+    /// CLOCK_MONOTONIC when the commit word was first seen to name this loaded worker, with no grant yet.
+    private var committedSince: Int64?
+    var runningReport: Report?
     private var isEndingReported = false
     private var lastAnswer: (sequence: UInt32, report: Report)?
     private var hasSupervisor = true
@@ -41,14 +46,15 @@ final class WorkerSession {
     func serve() {
         send(.hello(image.identity(pid: SystemThread.currentID)), sequence: 0)
         var poll = Poll()
-        while hasSupervisor || phase.keepsGuest {
+        while hasSupervisor || phase.keepsGuest || isCommitted {
             poll.removeAll()
             if hasSupervisor { poll.add(channel.number) }
             if let machine, mayReportEnding { poll.add(machine.event.descriptor.number) }
             if let preparation { poll.add(preparation.done.descriptor.number) }
-            let timeout = freezeEnd.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
-            guard (try? poll.wait(timeout: timeout)) != nil else { return }
+            guard (try? poll.wait(timeout: untilSomethingIsDue)) != nil else { return }
             endOverdueFreeze()
+            endOverdueSettling()
+            runIfCommittedAndForgotten()
             if let preparation, preparation.isDone { finishPreparing(preparation) }
             reportEnding()
             if hasSupervisor, !takeOrder() { return }
@@ -94,6 +100,36 @@ final class WorkerSession {
         do { try channel.send(report, generation: failpoints.generation(generation), sequence: sequence) } catch {
             if error == .closed { hasSupervisor = false }
         }
+    }
+
+    private var untilSomethingIsDue: Duration? {
+        let looks = phase == .loaded ? SystemClock.monotonic() + Self.grantPatience / 4 : nil
+        return [freezeEnd, settleEnd, looks].compactMap { $0 }.min().map { .nanoseconds(max(0, $0 - SystemClock.monotonic())) }
+    }
+
+    /// A grant follows commit within microseconds. Where it is missing for so long, the supervisor is dead or stopped.
+    private static let grantPatience: Int64 = 250_000_000
+
+    private var isCommitted: Bool { phase == .loaded && commitment?.current == CommitWord(.committed, generation) }
+
+    /// The word says who runs; nobody needs the supervisor to be alive to find out.
+    private func runIfCommittedAndForgotten() {
+        guard isCommitted else {
+            committedSince = nil
+            return
+        }
+        let now = SystemClock.monotonic()
+        let since = committedSince ?? now
+        committedSince = since
+        guard !hasSupervisor || now - since >= Self.grantPatience, let report = try? grant() else { return }
+        send(report, sequence: 0)
+    }
+
+    /// Nobody goes on with the handover: what was settled for it runs again.
+    private func endOverdueSettling() {
+        guard let end = settleEnd, SystemClock.monotonic() >= end else { return }
+        settleEnd = nil
+        if phase == .settled, (try? resume()) != nil { send(.resumed(overdue: true), sequence: 0) }
     }
 
     /// Whoever else is dead: a freeze ends at its time, unless somebody has committed.
