@@ -325,6 +325,14 @@ static bool available(const struct vcpu_record *record, enum need need)
     }
 }
 
+/// What a register is set to.
+static uint64_t known_value(uint32_t index, uint32_t i)
+{
+    uint64_t value = items[i].value + (pattern(index * 64 + i) & items[i].mix);
+    // KVM saves 32 bits of SYSENTER_ESP and _EIP unless the processor claims to be Intel's (svm_get_msr): AMD's have no SYSENTER in long mode.
+    return items[i].need == SYSENTER && cpuid(0, 0).ebx != 0x756e6547 ? (uint32_t)value : value;
+}
+
 /// After everything else of this vCPU was set up; with interrupts off.
 void system_start(struct vcpu_record *record)
 {
@@ -333,7 +341,7 @@ void system_start(struct vcpu_record *record)
         const struct item *item = &items[i];
         if (!available(record, item->need))
             continue;
-        uint64_t value = item->value + (pattern(index * 64 + i) & item->mix);
+        uint64_t value = known_value(index, i);
         if (item->value)
             write_item(item, value);
         known[index][i] = read_item(item);
