@@ -14,7 +14,7 @@ struct Soak {
 
     var nextEvent: Int64 { min(ends, nextCheck) }
     /// So many bad answers in a row end the soak: one late answer on a busy host is no illness.
-    static let tolerated = 2
+    static let tolerated = 3
 }
 
 extension MachineController {
