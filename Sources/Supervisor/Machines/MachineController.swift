@@ -202,7 +202,7 @@ final class MachineController: @unchecked Sendable {
         case .resumed(overdue: true):
             host.events.append(
                 .warning, machine: spec.name, generation: worker.map { Int($0.generation) },
-                detail: "the worker ended a freeze by itself at the blackout budget")
+                detail: "the worker ended a hold or freeze by itself, since nobody did in time")
         default: break  // late news of something that is over
         }
     }

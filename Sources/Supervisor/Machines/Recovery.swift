@@ -65,21 +65,26 @@ struct Recovery {
     /// Every worker of the machine whose process and session are in custody, dead or alive. One that the journal does not know was
     /// started and given nothing: it is ended.
     private func adoptWorkers(_ name: String, _ keys: [CustodyKey], _ life: [JournalRecord], _ word: CommitWord?) throws -> [Worker] {
-        let generations = Set(keys.filter { $0.generation > 0 && $0.name == WorkerLauncher.Part.process.rawValue }.map(\.generation)).sorted()
+        let parts = keys.filter { $0.generation > 0 && WorkerLauncher.Part(rawValue: $0.name) != nil }
+        let generations = Set(parts.map(\.generation)).sorted()
         return try generations.compactMap { generation in
-            guard let process = try? host.custody.get(WorkerLauncher.key(name, .process, generation)),
-                let session = try? host.custody.get(WorkerLauncher.key(name, .session, generation)),
-                let ownProcess = try? process.descriptor.duplicate(), let ownSession = try? session.descriptor.duplicate()
-            else { return nil }
+            let process = try? host.custody.get(WorkerLauncher.key(name, .process, generation))
+            let session = try? host.custody.get(WorkerLauncher.key(name, .session, generation))
+            guard let process, let session, let ownProcess = try? process.descriptor.duplicate(), let ownSession = try? session.descriptor.duplicate()
+            else {
+                // Deposited by half, or forgotten by half, as the earlier supervisor process died.
+                if let process, let own = try? process.descriptor.duplicate() {
+                    try endUnlessRunning(ProcessDescriptor(own), generation, word, "its session is not in custody")
+                }
+                forget(name, generation)
+                return nil
+            }
             guard let plan = life.last(where: { $0.worker?.generation == Int(generation) && $0.worker?.pid != nil })?.worker,
                 let image = try? host.images.adopt(plan.image)
             else {
-                let unknown = ProcessDescriptor(ownProcess)
-                // The one that runs the guest is never ended for want of a record.
-                if let word, word == CommitWord(.running, generation), !unknown.hasEnded() {
-                    throw ControlError.failed(reason: "its journal or custody lacks what worker \(generation) was started from")
-                }
-                try? unknown.send(.kill)
+                let reason = "its journal or custody lacks what worker \(generation) was started from"
+                try endUnlessRunning(ProcessDescriptor(ownProcess), generation, word, reason)
+                forget(name, generation)
                 return nil
             }
             // Orders of the earlier supervisor process may still be answered: count from far above what it reached.
@@ -87,6 +92,16 @@ struct Recovery {
                 generation: generation, image: image, pid: Int32(plan.pid ?? 0), process: ProcessDescriptor(ownProcess),
                 channel: WorkerChannel(UnixSocket(ownSession)), sequence: UInt32.random(in: 1 << 20..<1 << 31))
         }
+    }
+
+    /// The one that runs the guest is never ended for want of a record.
+    private func endUnlessRunning(_ process: consuming ProcessDescriptor, _ generation: UInt32, _ word: CommitWord?, _ reason: String) throws {
+        if let word, word == CommitWord(.running, generation), !process.hasEnded() { throw ControlError.failed(reason: reason) }
+        try? process.send(.kill)
+    }
+
+    private func forget(_ machine: String, _ generation: UInt32) {
+        for part in WorkerLauncher.Part.allCases { try? host.custody.drop(WorkerLauncher.key(machine, part, generation)) }
     }
 
     /// The images the machine came by in this life, as far as they are in custody.
