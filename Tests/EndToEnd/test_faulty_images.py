@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from support import processes
 from support.images import version as images_version
 from support.processes import is_held, wait_until
 
@@ -89,6 +90,35 @@ def test_an_image_that_hangs_in_the_blackout_stops_the_guest_no_longer_than_the_
     # The order, the stop and the way back come on top of the budget.
     machine.assert_runs(gap_ms=500 + 500)
     assert machine.evidence.gap_ms() >= 400
+    assert_upgrades(machine, images.next)
+
+
+DAMAGE = {
+    "a flipped bit in the header": lambda length: [(17, 1)],
+    "a flipped bit in the middle": lambda length: [(length // 2, 0x80)],
+    "a flipped bit at the end": lambda length: [(length - 1, 4)],
+    "nothing but noise": lambda length: [(offset, 0x55) for offset in range(0, length, 3)],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_checkpoint_damaged_on_its_way_is_not_loaded(machines, images, kind):
+    """Somebody writes into it between save and load: the incoming worker finds out, the outgoing one runs on."""
+    machine = machines(budget="10s")
+    machine.evidence.reset_counters()
+    image = images.faulty("delay:1500@load")
+    command = machine.start_upgrade(image)
+    incoming = machine.wait_worker(2)
+    wait_until(lambda: is_held(incoming), "the incoming worker is held at load")
+    with open(processes.descriptor_path(incoming, "/memfd:checkpoint"), "r+b", buffering=0) as file:
+        content = bytearray(file.read())
+        length = len(content.rstrip(b"\0"))
+        for offset, bits in DAMAGE[kind](length):
+            content[offset] ^= bits
+        file.seek(0)
+        file.write(content[:length])
+    done = machine.finish(command)
+    assert_aborted(machine, done, image, "load", "checkpoint")
     assert_upgrades(machine, images.next)
 
 

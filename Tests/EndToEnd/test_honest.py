@@ -66,6 +66,20 @@ def test_the_steps_of_an_upgrade_come_in_order_and_in_pairs(machine, images):
     assert "handover" in lines[-1]
 
 
+def test_each_checkpoint_section_is_written_at_the_newest_version_both_know(machine, images):
+    """1.0.0 knows the first version of the serial port's section, 1.1.0 and the images made from it also the second."""
+
+    def agreed(image):
+        done = machine.upgrade(image)
+        assert done.code == 0, done
+        return next(line["step"]["detail"] for line in done.lines if line.get("step", {}).get("phase") == "preflight" and "detail" in line["step"])
+
+    assert "serial 1" in agreed(images.next)
+    assert "serial 2" in agreed(images.faulty("none"))
+    assert "serial 1" in agreed(images.honest)
+    machine.assert_runs()
+
+
 def test_the_phases_of_a_blackout_add_up(machine, images):
     record = committed(machine.upgrade(images.next))
     total = sum(phase["nanoseconds"] for phase in record["phases"])

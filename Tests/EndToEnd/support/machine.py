@@ -126,10 +126,10 @@ class Machine:
 
         return wait_until(same, "descriptors stay the same")
 
-    def assert_runs(self, gap_ms=None, state="running"):
+    def assert_runs(self, gap_ms=None, state="running", devices_held=False):
         """It runs in exactly one worker, and its guest is unharmed."""
         assert self.state == state, self.show()
         pid = self.wait_one_worker()
         assert pid == self.pid
-        self.evidence.assert_unharmed(gap_ms)
+        self.evidence.assert_unharmed(gap_ms, devices_held)
         assert "DAMAGE" not in self.console, self.console[-2000:]
