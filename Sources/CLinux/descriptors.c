@@ -51,12 +51,6 @@ int64_t cl_pread(int fd, void *buffer, size_t length, int64_t offset) {
     return n < 0 ? -errno : n;
 }
 
-int64_t cl_pwrite(int fd, const void *buffer, size_t length, int64_t offset) {
-    ssize_t n;
-    do n = pwrite(fd, buffer, length, offset); while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
 int64_t cl_size(int fd) {
     struct stat status;
     return fstat(fd, &status) ? -errno : status.st_size;
@@ -87,18 +81,6 @@ int cl_openat2(int directory, const char *path, int flags, unsigned mode, uint64
 int cl_eventfd(unsigned initial, int flags) {
     int fd = eventfd(initial, flags | EFD_CLOEXEC);
     return fd < 0 ? -errno : fd;
-}
-
-int cl_pty_open(void) {
-    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    int unlocked = 0;
-    if (ioctl(fd, TIOCSPTLCK, &unlocked)) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    return fd;
 }
 
 int cl_timerfd(int clock) {

@@ -32,17 +32,9 @@ static void become(const struct cl_spawn *r) {
     syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
 
     if (r->new_session) syscall(SYS_setsid);
-    if (r->idle) {
-        struct sched_param p = { .sched_priority = 0 };
-        syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &p);
-    }
     if (r->memlock >= 0) {
         struct rlimit limit = { (rlim_t)r->memlock, (rlim_t)r->memlock };
         if (syscall(SYS_setrlimit, RLIMIT_MEMLOCK, &limit) < 0) return;
-    }
-    if (r->nofile >= 0) {
-        struct rlimit limit = { (rlim_t)r->nofile, (rlim_t)r->nofile };
-        if (syscall(SYS_setrlimit, RLIMIT_NOFILE, &limit) < 0) return;
     }
     if (r->gid != CL_KEEP_ID) {
         if (syscall(SYS_setgroups, 0, NULL) < 0) return;
@@ -91,11 +83,6 @@ int cl_pidfd_open(int pid) {
 
 int cl_pidfd_signal(int pidfd, int signal) { return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) ? -errno : 0; }
 
-int cl_pidfd_getfd(int pidfd, int fd) {
-    long copy = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-    return copy < 0 ? -errno : (int)copy;
-}
-
 static int wait_for(idtype_t type, id_t id, int options, struct cl_exit *out) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
@@ -117,7 +104,6 @@ int cl_reap_any(int except, struct cl_exit *out) {
 
 int cl_set_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) ? -errno : 0; }
 int cl_set_no_new_privileges(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0; }
-int cl_set_dumpable(int on) { return prctl(PR_SET_DUMPABLE, on, 0, 0, 0) ? -errno : 0; }
 
 int cl_set_limit_nofile(uint64_t count) {
     struct rlimit limit;

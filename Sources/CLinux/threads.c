@@ -55,13 +55,6 @@ int cl_kick(unsigned long thread) { return -pthread_kill((pthread_t)thread, CL_K
 
 int cl_ignore_signal(int signal_number) { return signal(signal_number, SIG_IGN) == SIG_ERR ? -errno : 0; }
 
-int cl_block_signal(int signal_number) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal_number);
-    return -pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
 int cl_signalfd(const int *signals, unsigned count) {
     sigset_t set;
     sigemptyset(&set);

@@ -82,11 +82,6 @@ package struct ProcessDescriptor: ~Copyable, Sendable {
         if result < 0 { return hasEnded() ? .unknown : nil }
         return exit.code == 1 ? .exited(exit.status) : .killed(signal: exit.status)
     }
-
-    /// A descriptor of that process (pidfd_getfd(2)); needs ptrace rights over it.
-    package borrowing func copyDescriptor(_ number: CInt) throws(Errno) -> OwnedDescriptor {
-        try OwnedDescriptor(checking: cl_pidfd_getfd(descriptor.number, number))
-    }
 }
 
 /// A process just started.
@@ -107,11 +102,8 @@ package struct SpawnRequest: Sendable {
     package var gid: UInt32?
     /// RLIMIT_MEMLOCK in bytes.
     package var memoryLock: Int?
-    /// RLIMIT_NOFILE.
-    package var openFiles: Int?
     package var noNewPrivileges = true
     package var newSession = true
-    package var idle = false
     package var keepsCapabilities = false
 
     package init(arguments: [String], descriptors: [SharedDescriptor]) {
@@ -136,10 +128,8 @@ package struct SpawnRequest: Sendable {
                     unsafe request.uid = uid.map(Int64.init) ?? -1
                     unsafe request.gid = gid.map(Int64.init) ?? -1
                     unsafe request.memlock = memoryLock.map(Int64.init) ?? -1
-                    unsafe request.nofile = openFiles.map(Int64.init) ?? -1
                     unsafe request.no_new_privileges = noNewPrivileges ? 1 : 0
                     unsafe request.new_session = newSession ? 1 : 0
-                    unsafe request.idle = idle ? 1 : 0
                     unsafe request.keep_capabilities = keepsCapabilities ? 1 : 0
                     return unsafe cl_spawn(&request, &pidfd)
                 }
@@ -177,7 +167,6 @@ package enum CurrentProcess {
         while unsafe cl_reap_any(except, &exit) == 1 {}
     }
     package static func setNoNewPrivileges() throws(Errno) { try check(cl_set_no_new_privileges()) }
-    package static func setDumpable(_ on: Bool) throws(Errno) { try check(cl_set_dumpable(on ? 1 : 0)) }
     /// Raises RLIMIT_NOFILE as far as allowed, at most to `count`.
     package static func raiseOpenFileLimit(to count: UInt64) throws(Errno) { try check(cl_set_limit_nofile(count)) }
     package static var memoryLockLimit: UInt64 { cl_limit_memlock() }

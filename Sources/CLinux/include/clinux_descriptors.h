@@ -10,7 +10,6 @@ int cl_set_nonblocking(int fd, int on);
 int64_t cl_read(int fd, void *buffer, size_t length);       // retries EINTR
 int64_t cl_write(int fd, const void *buffer, size_t length);
 int64_t cl_pread(int fd, void *buffer, size_t length, int64_t offset);
-int64_t cl_pwrite(int fd, const void *buffer, size_t length, int64_t offset);
 int64_t cl_size(int fd);                                    // st_size
 int64_t cl_seek(int fd, int64_t offset, int whence);
 int cl_is_regular_file(int fd);
@@ -23,7 +22,6 @@ int cl_same_file(int a, int b);                             // device and inode 
 int cl_openat2(int directory, const char *path, int flags, unsigned mode, uint64_t resolve);
 
 int cl_eventfd(unsigned initial, int flags);
-int cl_pty_open(void);                                      // /dev/ptmx, unlocked
 int cl_timerfd(int clock);
 int cl_timerfd_set(int fd, int64_t first_ns, int64_t interval_ns, int absolute);
 

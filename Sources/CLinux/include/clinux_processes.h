@@ -11,10 +11,9 @@ struct cl_spawn {
     const int *descriptors;         // descriptors[i] becomes number i in the child; every other number is closed
     int descriptor_count;
     int64_t uid, gid;               // CL_KEEP_ID leaves them; otherwise supplementary groups are dropped too
-    int64_t memlock, nofile;        // bytes, count; -1 leaves the limit
+    int64_t memlock;                // bytes of RLIMIT_MEMLOCK; -1 leaves the limit
     int no_new_privileges;
     int new_session;                // setsid: terminal signals do not reach it
-    int idle;                       // start as SCHED_IDLE
     int keep_capabilities;          // 0 clears ambient and inheritable sets
 };
 // The child's pid, its pidfd in *pidfd. The child reports nothing: a failed exec ends it with status 127.
@@ -22,13 +21,11 @@ int64_t cl_spawn(const struct cl_spawn *request, int *pidfd);
 
 int cl_pidfd_open(int pid);
 int cl_pidfd_signal(int pidfd, int signal);
-int cl_pidfd_getfd(int pidfd, int fd);
 struct cl_exit { int pid; int code; int status; };          // code: CLD_EXITED 1, CLD_KILLED 2, CLD_DUMPED 3
 int cl_wait_pidfd(int pidfd, int block, struct cl_exit *exit);  // 1 reaped, 0 still running, -ECHILD not ours
 int cl_reap_any(int except, struct cl_exit *exit);          // any dead child but one, without waiting: 1, 0 none, -ECHILD
 int cl_set_subreaper(void);
 int cl_set_no_new_privileges(void);
-int cl_set_dumpable(int on);
 int cl_set_limit_nofile(uint64_t count);
 uint64_t cl_limit_nofile(void);
 uint64_t cl_limit_memlock(void);

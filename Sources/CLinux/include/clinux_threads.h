@@ -19,7 +19,6 @@ int cl_kick_allow(void);                                    // unblocks it in th
 int cl_kick(unsigned long thread);
 
 int cl_ignore_signal(int signal);
-int cl_block_signal(int signal);
 int cl_signalfd(const int *signals, unsigned count);        // blocks them in this thread first
 int cl_signalfd_take(int fd);                               // the signal's number, -EAGAIN when none waits
 
