@@ -176,6 +176,22 @@ def test_the_console_goes_on_across_handovers(machine, images):
         assert line.startswith("heartbeat"), f"a line was cut or damaged: {line!r}"
 
 
+def test_an_attached_console_stays_attached_across_handovers(machine, supervisor, images):
+    attached = subprocess.Popen([programs.BATON, "console", "web1", "--socket", supervisor.socket], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, text=True)
+    try:
+        seen = [attached.stdout.readline() for _ in range(2)]
+        committed(machine.upgrade(images.next))
+        committed(machine.rollback())
+        seen += [attached.stdout.readline() for _ in range(4)]
+        assert all(line.startswith("heartbeat") for line in seen), seen
+        assert supervisor.baton("stop", "web1", "--force").code == 0
+        assert attached.wait(timeout=20) == 0
+    finally:
+        attached.kill()
+        attached.communicate()
+
+
 # Pause, stop, and what the guest itself asks for
 
 
