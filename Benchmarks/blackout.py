@@ -121,23 +121,22 @@ def measure(rig, images, handovers, progress):
 def summary(found):
     """p50, p99 and max of everything that was measured many times."""
     committed = [handover for handover in found["handovers"] if handover["outcome"] == "committed"]
-    # A gap that is not the stop's says what else the host did; it counts as the guest's largest gap, and explains no phase.
-    clean = [handover for handover in committed if handover["gap_is_stop"]]
+    stopped = [control for control in found["control"] if control["outcome"] == "resumed"]
     traced = [handover["kernel"] for handover in committed if handover["kernel"]]
     return {
         "committed": len(committed),
-        "gap_elsewhere": len(committed) - len(clean),
+        "gap_elsewhere": sum(handover["gap"] != handover["stop_gap"] for handover in committed),
         "gap": spread([handover["gap"] for handover in committed]),
-        "gap_of_stop": spread([handover["gap"] for handover in clean]),
+        "stop_gap": spread([handover["stop_gap"] for handover in committed]),
         "blackout": spread([handover["blackout"] for handover in committed]),
         "phases": {name: spread([handover["phases"].get(name) for handover in committed]) for name in PARTS},
         "messages": {name: spread([handover["messages"][name] for handover in committed]) for name, _, _ in MESSAGES},
-        "unattributed": spread([handover["unattributed"] for handover in clean]),
+        "unattributed": spread([handover["unattributed"] for handover in committed]),
         "kernel": {name: spread([stop[name] for stop in traced]) for name in KERNEL} if traced else None,
         "total": spread([handover["total"] for handover in committed]),
         "half_speed_after": spread([handover["half_speed_after"] for handover in committed]),
-        "control_gap": spread([control["gap"] for control in found["control"]]),
-        "control_kernel": spread([control["kernel"]["away"] for control in found["control"] if control["kernel"]]),
+        "control_stop_gap": spread([control["stop_gap"] for control in stopped]),
+        "control_kernel": spread([control["kernel"]["away"] for control in stopped if control["kernel"]]),
         "idle_gap": spread([idle["gap"] for idle in found["idle"]]),
         "beats_per_second": percentile([handover["beats_per_second"] for handover in committed if handover["beats_per_second"]], 50),
     }
@@ -152,7 +151,7 @@ def details(found):
         return ["  " * level + name, *(duration(values[key]) for key in ("p50", "p99", "max")), compared]
 
     rows = [
-        row("guest: largest gap", s["gap"], 0, s["control_gap"]), row("where that is the stop", s["gap_of_stop"], 1, s["control_gap"]),
+        row("guest: gap over the stop", s["stop_gap"], 0, s["control_stop_gap"]),
         row("supervisor: stop ordered → first KVM_RUN", s["blackout"]),
         *(row({"running": "run"}.get(name, name), s["phases"][name], 1) for name in PARTS),
         *(row(name, values, 1) for name, values in s["messages"].items()),
@@ -162,15 +161,16 @@ def details(found):
         rows += [["kernel", "", "", "", ""], *(row(text, s["kernel"][name], 1) for name, text in KERNEL.items() if name != "stopped")]
         rows += [row(KERNEL["stopped"], s["kernel"]["stopped"], 1, s["control_kernel"])]
     rows += [
-        row("control: pause and resume, guest's gap", s["control_gap"]),
+        row("control: pause and resume, guest's gap", s["control_stop_gap"]),
         *([row("out of KVM_RUN, by the kernel", s["control_kernel"], 1)] if s["kernel"] else []),
-        row("idle: guest's largest gap in the same time", s["idle_gap"]),
+        row("guest: largest gap in the whole upgrade", s["gap"]),
+        row("idle: guest's largest gap in as much time", s["idle_gap"]),
         row("whole upgrade", s["total"]), row("half speed again after", s["half_speed_after"]),
     ]
     head = [f"{found['memory_mib']} MiB, {found['vcpus']} vCPUs, {s['committed']} handovers", "p50", "p99", "max", "÷ control"]
     text = table(head, rows)
     if s["gap_elsewhere"]:
-        text += f"\nin {s['gap_elsewhere']} of them the guest's largest gap was not the stop: the host kept a vCPU waiting for longer at another time"
+        text += f"\nin {s['gap_elsewhere']} of them the guest's largest gap was not over the stop: something kept a vCPU waiting for longer at another time"
     failed = [handover for handover in found["handovers"] if handover["outcome"] != "committed"]
     if failed:
         text += f"\n{len(failed)} were not committed, the first: {failed[0]['reason']}"
@@ -192,10 +192,10 @@ def overview(configurations):
     for found in configurations:
         s = found["summary"]
         rows.append([
-            f"{found['memory_mib']} MiB, {found['vcpus']} vCPUs", duration(s["gap"]["p50"]), duration(s["gap"]["p99"]),
+            f"{found['memory_mib']} MiB, {found['vcpus']} vCPUs", duration(s["stop_gap"]["p50"]), duration(s["stop_gap"]["p99"]),
             duration(s["blackout"]["p50"]), duration(s["blackout"]["p99"]),
-            duration(s["kernel"]["stopped"]["p50"]) if s["kernel"] else "–", duration(s["control_gap"]["p50"]),
-            ratio(s["gap"]["p50"], s["control_gap"]["p50"]), duration(s["idle_gap"]["p50"]), duration(s["total"]["p50"]),
+            duration(s["kernel"]["stopped"]["p50"]) if s["kernel"] else "–", duration(s["control_stop_gap"]["p50"]),
+            ratio(s["stop_gap"]["p50"], s["control_stop_gap"]["p50"]), duration(s["idle_gap"]["p50"]), duration(s["total"]["p50"]),
         ])
     head = ["", "guest p50", "p99", "supervisor p50", "p99", "kernel p50", "control p50", "ratio", "idle p50", "upgrade p50"]
     return table(head, rows)

@@ -93,7 +93,7 @@ class Rig:
         self._follow(self.machine.wait_one_worker())
         try:
             with self._watched() as seen:
-                record = self.control.upgrade(self.name, image)
+                record = self.control.upgrade(self.name, image, seen.progress)
         except CallFailed as failure:
             return {"outcome": failure.error, "reason": str(failure)}
         steps = clocks.step_times(record)
@@ -109,18 +109,21 @@ class Rig:
             **self._kernel(seen.threads, self._threads(), ordered),
         }
         accounted = sum(result["phases"].get(name, 0) for name in [*PARTS, "messages"])
-        result["unattributed"] = result["gap"] - accounted
+        result["unattributed"] = result["stop_gap"] and result["stop_gap"] - accounted
         return result
 
     def stop_in_place(self):
         """The control: the same guest stopped and started by the same worker, at two commands."""
         self._follow(self.machine.wait_one_worker())
-        with self._watched() as seen:
-            begin = time.monotonic_ns()
-            self.control.call("Pause", machine=self.name)
-            self.control.call("Resume", machine=self.name)
-            end = time.monotonic_ns()
-        return {"total": end - begin, **seen.gaps(begin, end), **seen.speed(end), **self._kernel(seen.threads, seen.threads, begin)}
+        try:
+            with self._watched() as seen:
+                begin = time.monotonic_ns()
+                self.control.call("Pause", machine=self.name)
+                self.control.call("Resume", machine=self.name)
+                end = time.monotonic_ns()
+        except CallFailed as failure:
+            return {"outcome": failure.error, "reason": str(failure)}
+        return {"outcome": "resumed", "total": end - begin, **seen.gaps(begin, end), **seen.speed(end), **self._kernel(seen.threads, seen.threads, begin)}
 
     def idle(self, seconds):
         """The other control: nothing is done, for as long as a handover takes."""
@@ -171,6 +174,7 @@ class Watch:
 
     def __init__(self, evidence, trace, threads):
         self.evidence, self.trace, self.threads = evidence, trace, threads
+        self._earlier = 0
 
     def __enter__(self):
         self._speed = Speed(self.evidence).__enter__()
@@ -193,14 +197,20 @@ class Watch:
         if kind is not None:
             self.close()
 
+    def progress(self, step):
+        """Nothing is stopped before this step's end: the gaps from here on are the stop's, but for those of a busy host."""
+        if (step["phase"], step["state"]) == ("prepared", "end"):
+            self._earlier = max(gap.ns for gap in clocks.gaps(self.evidence))
+            self.evidence.reset_gaps()
+
     def close(self):
         """Ends what goes on in the background."""
         self._speed.__exit__()
 
     def gaps(self, begin, end):
-        """The largest gap of any vCPU, and whether it is that of the stop between these times."""
-        largest = max(self._gaps, key=lambda gap: gap.ns)
-        return {"gap": largest.ns, "gaps": [gap.ns for gap in self._gaps], "gap_is_stop": clocks.is_within(largest, begin, end)}
+        """The largest gap of any vCPU, and the largest of those that were seen over the stop between these times."""
+        of_stop = [gap.ns for gap in self._gaps if clocks.is_within(gap, begin, end)]
+        return {"gap": max(self._earlier, *(gap.ns for gap in self._gaps)), "stop_gap": max(of_stop, default=None)}
 
     def speed(self, since):
         """Beats per second before, and how long after `since` the guest had half that again."""

@@ -45,10 +45,12 @@ class Control:
             if not reply.get("continues"):
                 return
 
-    def upgrade(self, machine, image):
-        """Moves a machine to a worker of another image and returns the record."""
+    def upgrade(self, machine, image, progress=lambda step: None):
+        """Moves a machine to a worker of another image and returns the record. `progress` gets each step as it begins and ends."""
         for reply in self.stream("Upgrade", machine=machine, image=str(image)):
             record = reply.get("handover")
+            if reply.get("step"):
+                progress(reply["step"])
         return record
 
     def _send(self, method, parameters, **flags):
