@@ -1,6 +1,7 @@
 """Handovers between two honest images: the guest does not notice."""
 import re
 import subprocess
+import sys
 import time
 
 import pytest
@@ -385,6 +386,6 @@ def test_the_supervisor_can_be_told_to_take_its_machines_along(supervisors, imag
 @pytest.mark.varlink
 def test_an_independent_varlink_client_follows_an_upgrade(machine, supervisor, images):
     script = programs.CHECKOUT / "Tests/varlink-client.py"
-    done = subprocess.run(["python3", script, supervisor.socket, "web1", images.next], capture_output=True, text=True, timeout=90)
+    done = subprocess.run([sys.executable, script, supervisor.socket, "web1", images.next], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done
     machine.assert_runs()
