@@ -54,7 +54,7 @@ struct Doctor {
     }
 
     private var hugePages: Check {
-        let free = number(in: "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") ?? 0
+        let free = HugePages.free(.huge2MiB) ?? 0
         return free > 0
             ? Check(name: "hugepages", verdict: .ok, detail: "\(free) free 2 MiB pages")
             : Check(name: "hugepages", verdict: .warning, detail: "0 free 2 MiB pages; machines asking for pages: 2MiB will be refused")
@@ -64,10 +64,5 @@ struct Doctor {
         FileSystem.exists("/dev/iommu")
             ? Check(name: "/dev/iommu", verdict: .ok, detail: "present; this version passes no devices through yet")
             : Check(name: "/dev/iommu", verdict: .missing, detail: "kernel built without CONFIG_IOMMUFD; this version passes no devices through yet")
-    }
-
-    private func number(in path: String) -> Int? {
-        guard let bytes = try? OwnedDescriptor.open(path).read(upTo: 32) else { return nil }
-        return Int(String(decoding: bytes.prefix { $0 >= 48 && $0 <= 57 }, as: UTF8.self))
     }
 }

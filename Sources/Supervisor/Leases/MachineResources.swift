@@ -25,6 +25,7 @@ struct MachineResources: Sendable {
 
     /// Opens and creates everything and deposits it. What was deposited before a failure is dropped again by the caller.
     static func acquire(_ spec: MachineSpec, host: Host) throws(ControlError) -> MachineResources {
+        try HugePages.require(spec.memory)
         let console = try failing("console") { () throws(Errno) in try UnixSocket.streamPair(buffer: 1 << 20) }
         let workerEnd = console.far
         let ownEnd = SharedDescriptor(console.takeNear().takeDescriptor())
