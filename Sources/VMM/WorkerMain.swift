@@ -42,7 +42,9 @@ package enum WorkerMain {
             writeToStandardError("baton-vmm: \(error)")
             return 70
         }
-        WorkerSession(SupervisorChannel(socket), image: image, generation: generation, failpoints: failpoints).serve()
+        let session = WorkerSession(SupervisorChannel(socket), image: image, generation: generation, failpoints: failpoints)
+        session.serve()
+        session.machine?.finish()
         return 0
     }
 }

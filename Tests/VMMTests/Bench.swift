@@ -197,13 +197,17 @@ final class Worker {
         return try channel.receive(timeout: timeout).message.body
     }
 
+    deinit { try? retire() }
+
     func retire() throws {
+        if thread == nil && process == nil { return }
         sequence += 1
         try channel.send(.retire, generation: generation, sequence: sequence)
         thread?.join()
         thread = nil
         if process != nil { _ = process!.waitForEnd(timeout: .seconds(10)) }
         if process != nil { _ = process!.reap() }
+        process = nil
     }
 }
 

@@ -60,7 +60,7 @@ struct SessionTests {
     @Test func anOverdueFreezeEndsByItself() throws {
         let (bench, worker) = try running()
         let next = try bench.worker(generation: 2)
-        _ = try save(bench, worker, next, freeze: 50_000_000)
+        _ = try save(bench, worker, next, freeze: 1_000_000_000)
         #expect(try worker.next() == .resumed(overdue: true))
         #expect(CommitWord(rawValue: bench.word.load()) == CommitWord(.running, 1))
         #expect(try worker.order(.locate) == .location(.running))
@@ -72,10 +72,10 @@ struct SessionTests {
     @Test func afterTheCommitAFreezeEndsNoMore() throws {
         let (bench, worker) = try running()
         let next = try bench.worker(generation: 2)
-        _ = try save(bench, worker, next, freeze: 100_000_000)
+        _ = try save(bench, worker, next, freeze: 1_000_000_000)
         bench.word.store(CommitWord(.committed, 2).rawValue)
         let beats = bench.guest.beats
-        SystemClock.sleep(.milliseconds(200))
+        SystemClock.sleep(.milliseconds(1300))
         #expect(bench.guest.beats == beats)
         #expect(try worker.order(.locate) == .location(.stopped))
         guard case .refused = try worker.order(.resume) else {
@@ -184,6 +184,7 @@ struct SessionTests {
 
     @Test func nothingBeforeTheCommitTouchesGuestMemory() throws {
         let (bench, worker) = try running(vcpus: 2)
+        SystemClock.sleep(.milliseconds(300))  // KVM brings its own clock pages up to date 100 ms after a guest has named them
         #expect(try worker.order(.pause) == .done)
         let before = try bench.digest()
         let next = try bench.worker(generation: 2)

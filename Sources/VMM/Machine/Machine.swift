@@ -54,6 +54,7 @@ final class Machine: Sendable {
     /// Ends all threads.
     func finish() {
         for thread in threads { thread.finish() }
+        threadList.withLock { $0 = [] }
         devices.finish()
     }
 

@@ -50,7 +50,7 @@ struct MachineBuilder: Sendable {
         try failpoints.reached(.populate)
         failpoints.memory(machine.memory)
         return try doing("populating guest memory") { () throws(Errno) in
-            try machine.memory.populate(try lent.memory.descriptor.dataExtents())
+            try Population(machine.memory, try lent.memory.descriptor.dataExtents()).run()
         }
     }
 

@@ -2,7 +2,7 @@ internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
 
-/// A machine being built from a blueprint on a thread that runs only when nobody else wants the CPU.
+/// A machine being built from a blueprint while the guest runs elsewhere and the session goes on answering.
 final class Preparation: Sendable {
     struct Built: Sendable {
         let machine: Machine
@@ -17,7 +17,6 @@ final class Preparation: Sendable {
         done = try doing("making an eventfd") { () throws(Errno) in try EventDescriptor() }
         let thread = try doing("starting a thread") { () throws(Errno) in
             try SystemThread(name: "prepare") { [self] in
-                SystemThread.setIdle(true)
                 let outcome = Self.build(builder, blueprint)
                 result.withLock { $0 = outcome }
                 done.signal()
