@@ -136,7 +136,8 @@ class Rig:
 
     def memory(self):
         """Bytes of the worker, of batond and of baton-keep."""
-        pids = {"worker": self.machine.wait_one_worker(), "batond": self.supervisor.batond, "keeper": self.supervisor.keeper.pid}
+        batond = processes.wait_until(lambda: self.supervisor.batond, "there is a batond")
+        pids = {"worker": self.machine.wait_one_worker(), "batond": batond, "keeper": self.supervisor.keeper.pid}
         return {name: memory_of(pid) for name, pid in pids.items()}
 
     # How it is done
@@ -148,7 +149,7 @@ class Rig:
 
     def _follow(self, worker):
         if self.trace:
-            self.trace.follow([worker, self.supervisor.batond])
+            self.trace.follow([worker, processes.wait_until(lambda: self.supervisor.batond, "there is a batond")])
 
     def _watched(self):
         return Watch(self.evidence, self.trace, self._threads())
