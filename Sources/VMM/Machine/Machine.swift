@@ -82,7 +82,8 @@ final class Machine: Sendable {
         guard latch.wait(timeout: timeout) else {
             let late = threads.filter { $0.state == .running }.map { String($0.vcpu.index) }
             run()
-            throw VMMError("vCPU \(late.joined(separator: ", ")) did not leave the guest within \(timeout)")
+            // None is late any more if the last one came just now.
+            throw VMMError("\(late.isEmpty ? "a vCPU" : "vCPU " + late.joined(separator: ", ")) did not leave the guest within \(timeout)")
         }
         let parked = ParkedVCPUs(self)
         guard devices.quiesce(within: timeout) else { throw VMMError("the devices' thread did not stop in time") }

@@ -120,7 +120,8 @@ extension WorkerSession {
     private func pause() throws(VMMError) -> Report {
         if phase == .paused { return .done }
         try require(.running, for: "pause")
-        try current().park(timeout: .milliseconds(100)).keepParked()
+        // No budget to keep here: on a busy host a vCPU may wait long for a CPU on which to leave the guest.
+        try current().park(timeout: .seconds(1)).keepParked()
         isPaused = true
         phase = .paused
         return .done
