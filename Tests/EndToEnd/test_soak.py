@@ -156,11 +156,13 @@ class Soak:
 @pytest.fixture(scope="module")
 def soak(images, request):
     """The run itself, once for all tests."""
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    plugins = request.config.pluginmanager
+    terminal, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
 
     def say(text):
-        if terminal and programs.LONG:
-            terminal.write_line(text)
+        if programs.LONG:
+            with capture.global_and_fixture_disabled():
+                terminal.write_line(text)
 
     with Supervisor(images, DEADLINES) as supervisor:
         machine = Machine(supervisor, "soak", vcpus=VCPUS, memory="64MiB", cmdline=CMDLINE, budget=f"{BUDGET_MS}ms")
