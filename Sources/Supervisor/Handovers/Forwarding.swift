@@ -9,8 +9,14 @@ struct Forwarding {
     let workers: [Worker]
 
     func run(from word: CommitWord) -> Worker? {
-        let outgoingGeneration = word.state == .frozen ? word.generation : word.generation - 1
-        guard let last = workers.last, let back = workers.first(where: { $0.generation == outgoingGeneration }) ?? workers.first else { return nil }
+        // The checkpoint lies under the generation that wrote it. That is not always the one before the word's: another may have failed
+        // to take the grant.
+        let custody = machine.host.custody
+        let deposited = workers.last { worker in
+            worker.generation <= word.generation
+                && (try? custody.get(HandoverRun.key(.checkpoint, machine: machine.spec.name, generation: worker.generation))) != nil
+        }
+        guard let last = workers.last, let back = deposited else { return nil }
         let run = HandoverRun(
             host: machine.host, resources: machine.resources, spec: machine.spec, slot: machine.slot, outgoing: back, image: last.image,
             abort: machine.abortRequest.descriptor.number, launched: machine.noteSpawned
