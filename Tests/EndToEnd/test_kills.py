@@ -1,4 +1,5 @@
 """SIGKILL and SIGSTOP of every process at every step: the guest runs on, or the handover ends by the commit word."""
+import random
 import signal
 import time
 
@@ -304,6 +305,43 @@ def test_batond_and_the_incoming_worker_are_killed_after_commit_and_another_take
     machine.evidence.assert_unharmed()
     assert machine.evidence.boot_tsc == held.boot
     assert machine.generation > 2
+
+
+def test_batond_is_killed_while_another_worker_prepares_to_take_the_checkpoint(machines, images, supervisor):
+    """The first incoming worker died after the grant; the checkpoint is two generations older than the word says."""
+    machine = machines(image=images.faulty("delay:1200@build"))
+    boot, past = machine.evidence.boot_tsc, supervisor.batond
+    machine.evidence.reset_counters()
+    command = machine.start_upgrade(images.faulty("die-after-grant"))
+    third = machine.wait_worker(3)
+    wait_until(lambda: is_held(third), "the worker that takes its place is held in prepare")
+    processes.kill(past)
+    machine.finish(command)
+    supervisor.wait_other_batond(past)
+    wait_until(lambda: machine.state in ("running", "reverted"), lambda: f"{machine.show()}\n{supervisor.log}", pause=0.05)
+    machine.wait_one_worker()
+    assert machine.evidence.boot_tsc == boot
+    machine.evidence.assert_unharmed()
+    assert machine.generation > 3
+
+
+def test_batond_is_killed_at_moments_nobody_chose(machine, supervisor, images):
+    """A few rounds, a hundred in the long form: whatever was under way, one worker runs the guest from where it was."""
+    choices = random.Random(7)
+    pool = [images.next, images.honest, images.faulty("error@load"), images.faulty("die-after-grant")]
+    boot = machine.evidence.boot_tsc
+    for number in range(100 if programs.LONG else 5):
+        command = machine.start_upgrade(choices.choice(pool))
+        time.sleep(choices.random() * 0.2)
+        past = supervisor.batond
+        processes.kill(past)
+        machine.finish(command)
+        supervisor.wait_other_batond(past)
+        wait_until(lambda: machine.state in ("running", "reverted", "crashed"), "the machine's state is known", pause=0.05)
+        machine.wait_one_worker()
+        machine.evidence.wait_progress()
+        assert (machine.evidence.boot_tsc, machine.evidence.damage) == (boot, 0), f"round {number}"
+    machine.evidence.assert_unharmed(devices_held=True)
 
 
 def test_batond_is_killed_while_nothing_is_done(machine, supervisor, images):
