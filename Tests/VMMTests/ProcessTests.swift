@@ -37,12 +37,15 @@ struct ProcessTests {
         }
     }
 
+    /// Looks at every nth byte only, as long as it is none of the n bytes wanted.
     private func contains(_ bytes: [UInt8], _ text: String) -> Bool {
         let wanted = Array(text.utf8)
-        var start = bytes.startIndex
-        while let found = bytes[start...].firstIndex(of: wanted[0]) {
-            if bytes[found...].starts(with: wanted) { return true }
-            start = found + 1
+        var at = wanted.count - 1
+        while at < bytes.count {
+            if wanted.contains(bytes[at]) {
+                for start in max(0, at - wanted.count + 1)...at where bytes[start...].starts(with: wanted) { return true }
+            }
+            at += wanted.count
         }
         return false
     }

@@ -1,5 +1,6 @@
 internal import Checkpoint
 internal import Handover
+internal import KVM
 internal import LinuxSystem
 internal import Wire
 
@@ -123,6 +124,7 @@ extension WorkerSession {
         // No budget to keep here: on a busy host a vCPU may wait long for a CPU on which to leave the guest.
         try current().park(timeout: .seconds(1)).keepParked()
         isPaused = true
+        pausedAt = SystemClock.monotonic()
         phase = .paused
         return .done
     }
@@ -130,7 +132,13 @@ extension WorkerSession {
     private func unpause() throws(VMMError) -> Report {
         if phase == .running { return .done }
         try require(.paused, for: "end the pause")
-        try current().run()
+        let machine = try current()
+        // Only then: it blinds the guest's stall detectors, which a short stop does not set off.
+        if let pausedAt, SystemClock.monotonic() - pausedAt > 1_000_000_000 {
+            for thread in machine.threads { thread.beforeRunning { vcpu in try? vcpu.announcePause() } }
+        }
+        pausedAt = nil
+        machine.run()
         isPaused = false
         phase = .running
         return .done

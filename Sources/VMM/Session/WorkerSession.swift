@@ -22,6 +22,8 @@ final class WorkerSession {
     var room: SavingRoom?
     var checkpoint: SharedMapping?
     var isPaused = false
+    /// CLOCK_MONOTONIC when an operator paused the machine here.
+    var pausedAt: Int64?
     var loadedReport: Report?
     /// CLOCK_MONOTONIC when the freeze ends by itself.
     var freezeEnd: Int64?
