@@ -48,7 +48,7 @@ package final class Journal: Sendable {
         for (index, line) in lines.enumerated() {
             if index == lines.count - 1 { break }  // what follows the last newline is empty or torn
             let json = Array(line.dropFirst(9))
-            guard String(decoding: line.prefix(8), as: UTF8.self) == hexadecimal(CRC32C.of(json)),
+            guard line.dropFirst(8).first == UInt8(ascii: " "), String(decoding: line.prefix(8), as: UTF8.self) == hexadecimal(CRC32C.of(json)),
                 let record = try? decoder.decode(JournalRecord.self, from: Data(json))
             else { throw Damage(path: path, line: index + 1) }
             records.append(record)
