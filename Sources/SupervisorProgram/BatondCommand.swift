@@ -84,23 +84,10 @@ package struct BatondCommand: ParsableCommand {
         try core.start()
         let server = try listen(settings.socketPath, core)
         announce(settings, kept)
-        try waitForEnd(signals, custody)
+        _ = try Poll.one(signals.descriptor.number, timeout: nil)
         server.stop()
         if stopMachines { core.stopMachines(within: .seconds(10)) }
         CurrentProcess.exitNow(0)  // threads of running handovers end here; the commit word tells the next batond where they were
-    }
-
-    /// Waits for SIGTERM or SIGINT. Without its keeper this process can hold nothing new and would be in the way of the next one: it ends.
-    private func waitForEnd(_ signals: borrowing SignalDescriptor, _ custody: Int32) throws {
-        while true {
-            var poll = Poll([(signals.descriptor.number, .readable), (custody, [])])
-            try poll.wait(timeout: nil)
-            if poll.result(at: 0).contains(.readable) { return }
-            if poll.result(at: 1).contains(.hungUp) {
-                writeToStandardError("batond: baton-keep is gone, and custody with it; machines run on; start baton-keep again")
-                CurrentProcess.exitNow(1)
-            }
-        }
     }
 
     private func listen(_ path: String, _ core: SupervisorCore) throws -> VarlinkServer {
