@@ -116,7 +116,12 @@ static void ticker_missed(struct ticker *ticker, uint64_t now, uint64_t late, ui
 static void ticker_early(struct ticker *ticker)
 {
     if (ticker->owed) {
-        --*(uint64_t *)((uintptr_t)ticker + ticker->owed_account);
+        uint64_t *account = (uint64_t *)((uintptr_t)ticker + ticker->owed_account);
+        // Owed from two stops that went to different accounts: what is not in the newer one is in the older.
+        if (*account == 0)
+            account = ticker->lost_in_stall ? &ticker->lost_in_stall : ticker->lost_late ? &ticker->lost_late : &ticker->lost;
+        if (*account)
+            --*account;
         ticker->owed--;
         ticker->ticks++;
     } else {
