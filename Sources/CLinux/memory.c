@@ -73,6 +73,9 @@ int cl_exchange64(void *address, uint64_t *expected, uint64_t desired) {
 
 uint32_t cl_load32(const void *address) { return __atomic_load_n((const uint32_t *)address, __ATOMIC_SEQ_CST); }
 void cl_store32(void *address, uint32_t value) { __atomic_store_n((uint32_t *)address, value, __ATOMIC_SEQ_CST); }
+uint16_t cl_load16(const void *address) { return __atomic_load_n((const uint16_t *)address, __ATOMIC_ACQUIRE); }
+void cl_store16(void *address, uint16_t value) { __atomic_store_n((uint16_t *)address, value, __ATOMIC_RELEASE); }
+void cl_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 int cl_futex_wait(void *address, uint32_t value, int64_t timeout_ns) {
     struct timespec limit = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };

@@ -30,6 +30,9 @@ void cl_store64(void *address, uint64_t value);
 int cl_exchange64(void *address, uint64_t *expected, uint64_t desired);
 uint32_t cl_load32(const void *address);
 void cl_store32(void *address, uint32_t value);
+uint16_t cl_load16(const void *address);                                       // acquire
+void cl_store16(void *address, uint16_t value);                                // release
+void cl_fence(void);                                                           // sequentially consistent
 int cl_futex_wait(void *address, uint32_t value, int64_t timeout_ns);         // 0, -EAGAIN, -EINTR, -ETIMEDOUT
 int cl_futex_wake(void *address, int count);
 
