@@ -14,6 +14,12 @@ package enum ResourceKind: UInt16, Sendable, CaseIterable {
     case console = 5
     /// A read-only file: kernel (slot 0), initial RAM disk (slot 1).
     case bootFile = 6
+    /// A disk: a raw file or a block device; slot is the device's index.
+    case disk = 7
+    /// One queue pair of a tap; slot is the device's index << 8 | the queue pair.
+    case tap = 8
+    /// A byte stream for a port of a virtio console; slot is the device's index << 8 | the port.
+    case consolePort = 9
 }
 
 /// One lent descriptor: found by name, never by number or order.
@@ -28,6 +34,21 @@ package struct ManifestEntry: Sendable, Equatable {
         self.kind = kind
         self.slot = slot
         self.writable = writable
+    }
+
+    /// What is behind the disk that is device `index` of its machine.
+    package static func disk(device index: Int, writable: Bool) -> ManifestEntry {
+        ManifestEntry(name: "disk-\(index)", kind: .disk, slot: UInt32(index), writable: writable)
+    }
+
+    /// A queue pair of the network interface that is device `index`.
+    package static func tap(device index: Int, queue: Int) -> ManifestEntry {
+        ManifestEntry(name: "tap-\(index)-\(queue)", kind: .tap, slot: UInt32(index << 8 | queue))
+    }
+
+    /// A port of the console that is device `index`.
+    package static func consolePort(device index: Int, port: Int) -> ManifestEntry {
+        ManifestEntry(name: "port-\(index)-\(port)", kind: .consolePort, slot: UInt32(index << 8 | port))
     }
 
     init(from reader: inout WireReader) throws(WireError) {

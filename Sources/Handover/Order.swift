@@ -10,8 +10,9 @@ package enum Order: Sendable, Equatable {
     case exportBlueprint(versions: [SectionVersion])
     /// Build the machine of this blueprint beside the running one; touch nothing shared. Answer: `prepared`.
     case prepare(blueprint: [UInt8])
-    /// Stop taking requests and drain, guest running. Answer: `settled`.
-    case settle
+    /// Stop taking requests and drain what is under way, guest running. Answer: `settled`, or a refusal that names the device when that
+    /// takes longer than `holdNanoseconds`; then everything goes on as before.
+    case settle(holdNanoseconds: UInt64)
     /// Stop the guest, write the checkpoint at the promised versions, freeze. The freeze ends by itself after `freezeNanoseconds`. Answer: `saved`.
     case save(freezeNanoseconds: UInt64)
     /// Copy, verify and decode the checkpoint of `length` bytes whose digest this is; stay stopped. Answer: `loaded`.
@@ -78,7 +79,8 @@ extension Order {
         case .load(let length, let digest):
             writer.u64(length)
             writer.u32(digest)
-        case .settle, .grant, .resume, .takeAddresses, .pause, .unpause, .health, .locate, .requestPowerOff, .fingerprint, .retire: break
+        case .settle(let holdNanoseconds): writer.u64(holdNanoseconds)
+        case .grant, .resume, .takeAddresses, .pause, .unpause, .health, .locate, .requestPowerOff, .fingerprint, .retire: break
         }
     }
 
@@ -91,7 +93,7 @@ extension Order {
         case 2: self = .start(try StartSpecification(from: &reader))
         case 3: self = .exportBlueprint(versions: try reader.list(limit: 256) { reader throws(WireError) in try SectionVersion(from: &reader) })
         case 4: self = .prepare(blueprint: try reader.blob(limit: Envelope.maximumLength))
-        case 5: self = .settle
+        case 5: self = .settle(holdNanoseconds: try reader.u64())
         case 6: self = .save(freezeNanoseconds: try reader.u64())
         case 7: self = .load(length: try reader.u64(), digest: try reader.u32())
         case 8: self = .grant

@@ -17,10 +17,13 @@ package struct StartSpecification: Sendable, Equatable {
     package var prefault: Bool
     /// CPUs each vCPU may use, one mask (64 CPUs per word) for each vCPU; empty: no restriction.
     package var affinities: [[UInt64]]
+    /// Device i is PCI function 00:(i + 1).0.
+    package var devices: [DeviceSpecification]
 
     package init(
         machineID: [UInt8], name: String, model: String = "baton-1", vcpus: UInt32, memory: UInt64, commandLine: String,
-        pageSize: UInt64 = 4096, prefault: Bool = false, affinities: [[UInt64]] = []
+        pageSize: UInt64 = 4096, prefault: Bool = false, affinities: [[UInt64]] = [],
+        devices: [DeviceSpecification] = []
     ) {
         self.machineID = machineID
         self.name = name
@@ -31,6 +34,7 @@ package struct StartSpecification: Sendable, Equatable {
         self.pageSize = pageSize
         self.prefault = prefault
         self.affinities = affinities
+        self.devices = devices
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
@@ -45,6 +49,7 @@ package struct StartSpecification: Sendable, Equatable {
         affinities = try reader.list(limit: 1024) { reader throws(WireError) in
             try reader.list(limit: 16) { reader throws(WireError) in try reader.u64() }
         }
+        devices = try DeviceSpecification.list(from: &reader)
     }
 
     package func encode(to writer: inout WireWriter) {
@@ -57,5 +62,6 @@ package struct StartSpecification: Sendable, Equatable {
         writer.u64(pageSize)
         writer.bool(prefault)
         writer.list(affinities) { writer, mask in writer.list(mask) { writer, word in writer.u64(word) } }
+        DeviceSpecification.encode(devices, to: &writer)
     }
 }

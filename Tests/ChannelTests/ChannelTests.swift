@@ -55,7 +55,7 @@ import Wire
     @Test func surplusDescriptorsAreRefusedAndClosed() throws {
         let pair = try pair()
         let before = try openDescriptors()
-        try sendRaw(bytes(of: .settled), [try memory()], through: pair.raw)
+        try sendRaw(bytes(of: .done), [try memory()], through: pair.raw)
         #expect(throws: ChannelError.malformed("1 descriptors came with it, 0 belong to it")) {
             try pair.supervisor.receive(timeout: .seconds(1))
         }
@@ -76,9 +76,9 @@ import Wire
     @Test func aMessageThatIsNoneIsRefusedAndTheNextOneRead() throws {
         let pair = try pair()
         try sendRaw([1, 2, 3], through: pair.raw)
-        try pair.worker.send(.settled, generation: 1, sequence: 2)
+        try pair.worker.send(.done, generation: 1, sequence: 2)
         #expect(throws: ChannelError.self) { try pair.supervisor.receive(timeout: .seconds(1)) }
-        #expect(try pair.supervisor.receive(timeout: .seconds(1)).message.body == .settled)
+        #expect(try pair.supervisor.receive(timeout: .seconds(1)).message.body == .done)
     }
 
     @Test func anOverlongMessageIsRefused() throws {

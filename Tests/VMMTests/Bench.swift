@@ -177,6 +177,12 @@ final class Worker {
         return try answer(timeout)
     }
 
+    /// Brings its devices to rest.
+    func settle(within hold: UInt64 = 5_000_000_000) throws {
+        let report = try order(.settle(holdNanoseconds: hold))
+        guard case .settled(let began, let drained) = report, began <= drained else { throw VMMError("\(report)") }
+    }
+
     /// Gives an order under the number of the one before.
     func repeatOrder(_ order: Order) throws -> Report {
         try channel.send(order, generation: generation, sequence: sequence)
@@ -247,8 +253,7 @@ extension Bench {
     /// One handover from worker to worker, as a supervisor drives it.
     func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
         try prepare(outgoing, incoming)
-        let settled = try outgoing.order(.settle)
-        guard settled == .settled else { throw VMMError("\(settled)") }
+        try outgoing.settle()
         var times = Timeline()
         let saved = try outgoing.order(.save(freezeNanoseconds: 10_000_000_000))
         guard case .saved(let length, let digest, let parkBegan, let parked, let savedAt) = saved else { throw VMMError("\(saved)") }

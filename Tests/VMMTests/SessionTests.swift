@@ -26,7 +26,7 @@ struct SessionTests {
     /// Prepared, settled and saved: everything before the commit.
     private func save(_ bench: Bench, _ outgoing: Worker, _ incoming: Worker, freeze: UInt64 = 20_000_000_000) throws -> (UInt64, UInt32) {
         try bench.prepare(outgoing, incoming)
-        try #require(try outgoing.order(.settle) == .settled)
+        try outgoing.settle()
         guard case .saved(let length, let digest, _, _, _) = try outgoing.order(.save(freezeNanoseconds: freeze)) else { throw VMMError("not saved") }
         return (length, digest)
     }
@@ -95,7 +95,7 @@ struct SessionTests {
             _ = try save(bench, worker, failed)
         } else {
             try bench.prepare(worker, failed)
-            try #require(try worker.order(.settle) == .settled)
+            try worker.settle()
         }
         #expect(try worker.order(.locate) == .location(phase))
         #expect(try worker.order(.resume) == .resumed(overdue: false))
@@ -231,7 +231,7 @@ struct SessionTests {
         let (bench, worker) = try running()
         let next = try bench.worker(generation: 2)
         try bench.prepare(worker, next)
-        try #require(try worker.order(.settle) == .settled)
+        try worker.settle()
         #expect(try worker.order(.requestPowerOff) == .done)
         #expect(bench.waitForOutput("power-off"))
         SystemClock.sleep(.milliseconds(200))

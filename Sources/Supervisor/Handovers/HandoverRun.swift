@@ -202,8 +202,8 @@ final class HandoverRun {
     private func settle() throws(Trouble) {
         settled = true  // from the order on: what it began must be undone by an abort
         try step(.settle, "back ends drained (guest running)") { () throws(Trouble) in
-            let report = try ask(outgoing, .settle, .settle, within: answer)
-            guard report == .settled else { throw unexpected(report, .settle, .outgoing) }
+            let report = try ask(outgoing, .settle(holdNanoseconds: 2_000_000_000), .settle, within: answer)
+            guard case .settled = report else { throw unexpected(report, .settle, .outgoing) }
         }
     }
 

@@ -8,20 +8,20 @@ extension WorkerSession {
     /// `save` follows `settle` at once, or the handover has been forgotten.
     private static let settlePatience: Int64 = 3_000_000_000
 
-    func settle() throws(VMMError) -> Report {
-        if phase == .settled { return .settled }
+    func settle(within hold: UInt64) throws(VMMError) -> Report {
+        let began = SystemClock.monotonic()
+        if phase == .settled { return .settled(began: began, drained: began) }
         try require(.running, .paused, for: "settle")
         let machine = try current()
         if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
         try failpoints.reached(.settle)
-        // The guest runs meanwhile: on a busy host it is better to wait for the devices' thread than to abort.
-        guard machine.devices.quiesce(within: .seconds(1)) else {
+        guard machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) else {
             if !isPaused { machine.devices.resume() }
             throw VMMError("the devices' thread did not stop in time")
         }
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience
-        return .settled
+        return .settled(began: began, drained: SystemClock.monotonic())
     }
 
     /// Stops the guest, writes the checkpoint, freezes. Until the commit word has been won, any failure lets the guest run on.

@@ -12,7 +12,7 @@ extension WorkerSession {
         case .start(let specification): try start(specification)
         case .exportBlueprint(let versions): try exportBlueprint(versions)
         case .prepare(let blueprint): try prepare(blueprint, sequence)
-        case .settle: try settle()
+        case .settle(let hold): try settle(within: hold)
         case .save(let freeze): try save(freeze: freeze)
         case .load(let length, let digest): try load(length: length, digest: digest)
         case .grant: try grant()
