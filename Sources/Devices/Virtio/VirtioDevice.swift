@@ -102,4 +102,6 @@ package protocol VirtioTransport: AnyObject, Sendable {
     /// The driver has broken the rules where no answer is possible: all queues are closed, the device stops with DEVICE_NEEDS_RESET, and
     /// `reason` is in the log, once. Until the next reset only the first call counts.
     func fail(_ reason: String)
+    /// Whether that has happened since the last reset.
+    var hasFailed: Bool { get }
 }
