@@ -25,14 +25,14 @@ import Testing
         let memory = try ram()
         _ = try boot(SampleELF().bytes, into: memory)
         let map: UInt64 = try memory.read(at: 0x6028)
-        #expect(try memory.read(UInt32.self, at: 0x6030) == 3)
-        let entries = try (0..<3).map { index in
+        #expect(try memory.read(UInt32.self, at: 0x6030) == 4)
+        let entries = try (0..<4).map { index in
             [
                 try memory.read(UInt64.self, at: map + 24 * index), try memory.read(at: map + 24 * index + 8),
                 try memory.read(at: map + 24 * index + 16),
             ]
         }
-        #expect(entries == [[0, 0xA_0000, 1], [0xA_0000, 0x6_0000, 2], [0x10_0000, 63 << 20, 1]])
+        #expect(entries == [[0, 0xA_0000, 1], [0xA_0000, 0x6_0000, 2], [0x10_0000, 63 << 20, 1], [0xE000_0000, 256 << 20, 2]])
     }
 
     @Test func `memory over three gigabytes is in the map from four`() {
@@ -156,7 +156,7 @@ import Testing
         #expect(try memory.read(UInt8.self, at: 0x7210) == 0xFF)
         #expect(try memory.read(UInt32.self, at: 0x7228) == 0x8000)
         #expect(try memory.read(at: 0x8000, count: 3) == Array("ro\0".utf8))
-        #expect(try memory.read(UInt8.self, at: 0x71E8) == 3)
+        #expect(try memory.read(UInt8.self, at: 0x71E8) == 4)
         let disk = UInt64(try memory.read(UInt32.self, at: 0x7218))
         #expect(try memory.read(at: disk, count: 2) == [5, 6])
         #expect(try memory.read(UInt32.self, at: 0x721C) == 2)

@@ -143,13 +143,14 @@ enum DeviceCases {
             pit.write(0xC4, port: 0x43)
         })
     static let power = DeviceCase(
-        make: { PowerDevice(observer: RecordedRequests()) },
+        make: { PowerDevice(observer: RecordedRequests(), interrupt: InterruptLine(9, of: RecordedInterrupts())) },
         exercise: { power in
             power.askForPowerOff()
-            power.write(2, port: 0x604)
+            for (port, value) in [(0x602, 0x21), (0x603, 0x05), (0x604, 0x02), (0x605, 0x34)] as [(UInt16, UInt8)] { power.write(value, port: port) }
         })
     static let resetPort = DeviceCase(
-        make: { ResetPort(power: PowerDevice(observer: RecordedRequests())) }, exercise: { $0.write(0x0A, port: 0xCF9) })
+        make: { ResetPort(power: PowerDevice(observer: RecordedRequests(), interrupt: InterruptLine(9, of: RecordedInterrupts()))) },
+        exercise: { $0.write(0x0A, port: 0xCF9) })
     static let rtc = DeviceCase(
         make: { CMOSRTC(time: ManualTime()) },
         exercise: { rtc in
@@ -170,10 +171,12 @@ enum DeviceCases {
         var testDescription: String { "\(device.testDescription) \(number)" }
     }
 
-    static func golden(_ version: Version) throws -> [UInt8] {
+    static func golden(_ version: Version) throws -> [UInt8] { try golden("\(version.device.section.name)-\(version.number)") }
+
+    static func golden(_ name: String) throws -> [UInt8] {
         var parts = #filePath.split(separator: "/")
         parts.removeLast()
-        let path = "/" + parts.joined(separator: "/") + "/Golden/\(version.device.section.name)-\(version.number).checkpoint"
+        let path = "/" + parts.joined(separator: "/") + "/Golden/\(name).checkpoint"
         return try OwnedDescriptor.open(path, followingLinks: true).readAll(limit: 1 << 20)
     }
 }

@@ -1,31 +1,89 @@
+import Checkpoint
 import Devices
 import Testing
 
-@Suite struct `The power port` {
+@Suite struct `The power device` {
     private let requests = RecordedRequests()
+    private let interrupts = RecordedInterrupts()
     private let power: PowerDevice
+    private let bus: PortBus
 
-    init() { power = PowerDevice(observer: requests) }
-
-    @Test func `asks for what is written, once`() {
-        power.write(7, port: 0x604)
-        #expect(requests.all == [] && power.request == nil)
-        power.write(2, port: 0x604)
-        power.write(1, port: 0x604)
-        #expect(requests.all == [.reset] && power.request == .reset)
+    init() {
+        power = PowerDevice(observer: requests, interrupt: InterruptLine(9, of: interrupts))
+        bus = PortBus([power])
     }
 
-    @Test func `tells the guest that the operator asks`() {
-        #expect(power.read(port: 0x604) == 0)
+    private func read(_ port: UInt16) -> UInt32 { bus.read(port: port, size: 2) & 0xFFFF }
+
+    @Test func `sleep type 5 with the enable bit switches off, nothing else does`() {
+        for value in [1, 2, 0x1400, 0x2000, 0x3000, 0x2400, 0x1C00] as [UInt32] { bus.write(value, port: 0x604, size: 2) }
+        #expect(requests.all == [] && power.request == nil)
+        bus.write(0x3401, port: 0x604, size: 2)
+        bus.write(0x3401, port: 0x604, size: 2)
+        #expect(requests.all == [.powerOff] && power.request == .powerOff)
+        power.take(.reset)
+        #expect(requests.all == [.powerOff], "the first request stands")
+    }
+
+    @Test func `is in ACPI mode, and keeps the sleep type`() {
+        #expect(read(0x604) == 1)
+        bus.write(0x3FFE, port: 0x604, size: 2)
+        #expect(read(0x604) == 0x1C03)
+        bus.write(0, port: 0x604, size: 2)
+        #expect(read(0x604) == 1)
+    }
+
+    @Test func `the button interrupts when and as long as it is pressed and enabled`() {
+        bus.write(0x100, port: 0x602, size: 2)
+        #expect(!interrupts.level(9) && read(0x600) == 0)
         power.askForPowerOff()
-        #expect(power.read(port: 0x604) == 1)
+        #expect(interrupts.level(9) && read(0x600) == 0x100)
+        power.askForPowerOff()
+        bus.write(0, port: 0x602, size: 2)
+        #expect(!interrupts.level(9) && read(0x600) == 0x100)
+        bus.write(0x100, port: 0x602, size: 2)
+        #expect(interrupts.level(9))
+        bus.write(0xFEFF, port: 0x600, size: 2)
+        #expect(interrupts.level(9), "only writing its own bit clears it")
+        bus.write(0x100, port: 0x600, size: 2)
+        #expect(!interrupts.level(9) && read(0x600) == 0)
+    }
+
+    @Test func `the enable bits of fixed events keep what is written`() {
+        bus.write(0xFFFF, port: 0x602, size: 2)
+        #expect(read(0x602) == 0x0721 && !interrupts.level(9))
+        bus.write(0, port: 0x603, size: 1)
+        #expect(read(0x602) == 0x0021)
+        #expect(bus.read(port: 0x600, size: 4) == 0x0021_0000, "status and enable at once")
     }
 
     @Test func `a request that nobody has followed yet goes along`() throws {
-        power.write(1, port: 0x604)
-        let next = PowerDevice(observer: requests)
-        next.restore(try roundTrip(power.state(), version: 1))
+        bus.write(0x3400, port: 0x604, size: 2)
+        let next = PowerDevice(observer: requests, interrupt: InterruptLine(9, of: interrupts))
+        next.restore(try roundTrip(power.state(), version: 2))
         #expect(next.request == .powerOff && requests.all == [.powerOff])
+    }
+
+    @Test func `a pressed button goes along, and its interrupt is not raised again`() throws {
+        bus.write(0x100, port: 0x602, size: 2)
+        power.askForPowerOff()
+        let others = RecordedInterrupts()
+        let next = PowerDevice(observer: requests, interrupt: InterruptLine(9, of: others))
+        next.restore(try roundTrip(power.state(), version: 2))
+        #expect(others.edges(9) == 0 && next.read(port: 0x601) == 1)
+        next.write(1, port: 0x601)
+        #expect(next.read(port: 0x601) == 0 && !others.level(9))
+    }
+
+    @Test func `version 1 of its section, which only knew that the operator asks, is still read`() throws {
+        let bytes = try DeviceCases.golden("power-1")
+        let state = try PowerState(from: CheckpointReader(bytes, expecting: nil, understanding: [PowerState.section]))
+        #expect(state.status == 0x100 && state.enable == 0 && state.request == .reset)
+        for length in 0..<bytes.count {
+            #expect(throws: CheckpointError.self) {
+                _ = try PowerState(from: CheckpointReader(Array(bytes[..<length]), expecting: nil, understanding: [PowerState.section]))
+            }
+        }
     }
 }
 
@@ -33,7 +91,7 @@ import Testing
     private let requests = RecordedRequests()
     private let reset: ResetPort
 
-    init() { reset = ResetPort(power: PowerDevice(observer: requests)) }
+    init() { reset = ResetPort(power: PowerDevice(observer: requests, interrupt: InterruptLine(9, of: RecordedInterrupts()))) }
 
     @Test func `the keyboard controller's pulse resets, nothing else does`() {
         reset.write(0xD1, port: 0x64)
@@ -96,23 +154,23 @@ import Testing
     private let requests = RecordedRequests()
 
     @Test func `what no device has reads as ones, and writes to it are counted`() {
-        let bus = PortBus([PowerDevice(observer: requests)])
+        let bus = PortBus([PowerDevice(observer: requests, interrupt: InterruptLine(9, of: RecordedInterrupts()))])
         #expect(bus.read(port: 0x80, size: 1) & 0xFF == 0xFF)
         #expect(bus.read(port: 0xCFC, size: 4) == .max)
-        bus.write(1, port: 0x603, size: 4)
+        bus.write(1, port: 0x5FF, size: 4)
         #expect(bus.ignoredWrites == 1 && requests.all == [])
     }
 
     @Test func `a wide access goes byte by byte as far as the device reaches`() {
         let serial = Serial8250(interrupt: InterruptLine(4, of: RecordedInterrupts()), sink: RecordedSink(), time: ManualTime())
-        let bus = PortBus([serial, PowerDevice(observer: requests)])
+        let bus = PortBus([serial, PowerDevice(observer: requests, interrupt: InterruptLine(9, of: RecordedInterrupts()))])
         bus.write(0x5A03, port: 0x3FE, size: 2)
         #expect(serial.read(port: 0x3FF) == 0x5A)
         #expect(bus.read(port: 0x3FF, size: 4) == 0xFFFF_FF5A)
     }
 
     @Test func `a PCI configuration address does not reset the machine`() {
-        let bus = PortBus([ResetPort(power: PowerDevice(observer: requests))])
+        let bus = PortBus([ResetPort(power: PowerDevice(observer: requests, interrupt: InterruptLine(9, of: RecordedInterrupts())))])
         bus.write(0x8000_0600, port: 0xCF8, size: 4)
         #expect(requests.all == [])
         bus.write(0x06, port: 0xCF9, size: 1)

@@ -66,6 +66,18 @@ static inline void outb(uint16_t port, uint8_t value)
     __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static inline uint16_t inw(uint16_t port)
+{
+    uint16_t value;
+    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
+static inline void outw(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
 static inline void interrupts_off(void) { __asm__ volatile("cli" : : : "memory"); }
 static inline void interrupts_on(void) { __asm__ volatile("sti" : : : "memory"); }
 static inline void relax(void) { __asm__ volatile("pause" : : : "memory"); }

@@ -2,7 +2,9 @@
 #include "heartbeat.h"
 
 enum { COM1 = 0x3f8, LINE_STATUS = COM1 + 5, TRANSMITTER_EMPTY = 0x20 };
-enum { POWER = 0x604, POWER_OFF = 1, POWER_RESET = 2, POWER_OFF_ASKED = 1, POWER_ABSENT = 0xff };
+enum { PM1_STATUS = 0x600, POWER_BUTTON = 1 << 8, PM1_ABSENT = 0xffff };
+enum { PM1_CONTROL = 0x604, SOFT_OFF = 5 << 10 | 1 << 13 };
+enum { RESET_CONTROL = 0xcf9, RESET = 6 };
 enum { RING = 4096 };
 
 // Text waits here and leaves one character per round of the main loop, so that printing is not itself a gap.
@@ -162,7 +164,7 @@ static void report_damage(void)
     }
 }
 
-static _Noreturn void end(uint8_t command, const char *why)
+static _Noreturn void end(bool resets, const char *why)
 {
     talker = 0;
     interrupts_off();
@@ -170,7 +172,10 @@ static _Noreturn void end(uint8_t command, const char *why)
     report_line(why);
     while (console_drain())
         ;
-    outb(POWER, command);
+    if (resets)
+        outb(RESET_CONTROL, RESET);
+    else
+        outw(PM1_CONTROL, SOFT_OFF);
     for (;;)
         __asm__ volatile("hlt");
 }
@@ -188,14 +193,14 @@ void report_boot(const struct vcpu_record *record)
 
 static void report(void)
 {
-    uint8_t power = inb(POWER);
+    uint16_t status = inw(PM1_STATUS);
     uint64_t seconds = nanoseconds(rdtsc()) / 1000000000;
-    if (power != POWER_ABSENT && power & POWER_OFF_ASKED)
-        end(POWER_OFF, "heartbeat power-off asked for");
+    if (status != PM1_ABSENT && status & POWER_BUTTON)
+        end(false, "heartbeat power-off asked for");
     if (options.exit_after_s && seconds >= options.exit_after_s)
-        end(POWER_OFF, "heartbeat power-off");
+        end(false, "heartbeat power-off");
     if (options.reset_after_s && seconds >= options.reset_after_s)
-        end(POWER_RESET, "heartbeat reset");
+        end(true, "heartbeat reset");
     report_line("heartbeat");
 }
 

@@ -23,7 +23,7 @@ package final class PlatformDevices: Sendable {
         let timer = try HostTimer()
         serial = Serial8250(interrupt: InterruptLine(4, of: interrupts), sink: console, time: time)
         pit = PIT8254(interrupt: InterruptLine(0, of: interrupts), time: time, timer: timer)
-        power = PowerDevice(observer: observer)
+        power = PowerDevice(observer: observer, interrupt: InterruptLine(9, of: interrupts))
         resetPort = ResetPort(power: power)
         rtc = CMOSRTC(time: time)
         bus = PortBus([serial, pit, power, resetPort, rtc])

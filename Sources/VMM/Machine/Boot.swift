@@ -48,6 +48,8 @@ struct BootFiles: Sendable {
     let kernel: BootFile
     let initialRAMDisk: BootFile?
     let commandLine: String
+    /// What the kernel is told of the machine; nil for nothing.
+    var tables: ACPITables?
 }
 
 /// Puts a kernel with what belongs to it into RAM and says how to enter it.
@@ -57,6 +59,7 @@ enum Boot {
     /// An ELF file is entered by the PVH boot protocol, a bzImage by Linux' 64-bit boot protocol.
     static func load(_ files: BootFiles, into memory: GuestMemory) throws(BootError) -> BootRegisters {
         if files.commandLine.utf8.contains(0) { throw .commandLineNotText }
+        if let tables = files.tables { try write(tables.bytes, "the ACPI tables", at: ACPITables.address, to: memory) }
         let magic = try files.kernel.read("the kernel's first bytes", at: 0, count: 4)
         if magic == BootELF.magic { return try BootPVH.load(files, into: memory) }
         if BootLinux.recognises(files.kernel) { return try BootLinux.load(files, into: memory) }

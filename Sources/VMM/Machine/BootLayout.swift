@@ -1,6 +1,7 @@
 internal import GuestMemory
 
-/// Where what a machine starts with lies in its RAM. Everything is below 0x10000, where kernels expect firmware's leavings.
+/// Where what a machine starts with lies in its RAM. Everything but the ACPI tables is below 0x10000,
+/// where kernels expect firmware's leavings.
 enum BootLayout {
     /// Global descriptor table of the 64-bit entry.
     static let descriptorTable: UInt64 = 0x500
@@ -34,9 +35,11 @@ struct BootMemoryRange: Sendable, Equatable {
     let length: UInt64
     let kind: Kind
 
-    /// The memory map of a machine: its RAM without the hole below 1 MiB, which is reserved.
+    /// The memory map of a machine: its RAM without the hole below 1 MiB, which is reserved, as is PCI configuration space. Ascending.
     static func map(of layout: GuestMemoryLayout) -> [BootMemoryRange] {
         var map: [BootMemoryRange] = []
+        let configuration = BootMemoryRange(
+            address: AddressMap.configurationReserved.lowerBound, length: UInt64(AddressMap.configurationReserved.count), kind: .reserved)
         for region in layout.regions {
             guard region.address < BootLayout.hole.lowerBound else {
                 map.append(BootMemoryRange(address: region.address, length: UInt64(region.length), kind: .memory))
@@ -48,6 +51,7 @@ struct BootMemoryRange: Sendable, Equatable {
                 map.append(BootMemoryRange(address: BootLayout.hole.upperBound, length: region.end - BootLayout.hole.upperBound, kind: .memory))
             }
         }
+        map.insert(configuration, at: map.firstIndex { $0.address > configuration.address } ?? map.count)
         return map
     }
 }

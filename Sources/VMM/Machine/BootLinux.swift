@@ -24,6 +24,7 @@ enum BootLinux {
         static let commandLineSize = 0x238
         static let preferredAddress = 0x258
         static let initSize = 0x260
+        static let rootPointer = 0x070
         static let mapCount = 0x1E8
         static let map = 0x2D0
     }
@@ -58,7 +59,8 @@ enum BootLinux {
         let disk = try Boot.loadInitialRAMDisk(files.initialRAMDisk, limit: diskLimit, &placement, into: memory)
         let commandLineLimit = min(Int(header.integer(UInt32.self, at: Offset.commandLineSize)), BootLayout.commandLineRoom - 1)
         try Boot.write(files.commandLine, limit: commandLineLimit, to: memory)
-        try Boot.write(zeroPage(header, address, disk, memory.layout), "boot_params", at: BootLayout.zeroPage, to: memory)
+        let page = zeroPage(header, address, disk, memory.layout, rootPointer: files.tables == nil ? 0 : ACPITables.address)
+        try Boot.write(page, "boot_params", at: BootLayout.zeroPage, to: memory)
         try Boot.write(pageTables, "the page tables", at: BootLayout.pageTables, to: memory)
         try Boot.write(descriptorTable(), "the descriptor table", at: BootLayout.descriptorTable, to: memory)
         return BootRegisters(
@@ -99,7 +101,7 @@ enum BootLinux {
 
     /// `struct boot_params`: the setup header as it is in the file, with the loader's fields filled in, and the memory map.
     private static func zeroPage(
-        _ header: BootFields, _ address: UInt64, _ disk: (address: UInt64, length: UInt64)?, _ layout: GuestMemoryLayout
+        _ header: BootFields, _ address: UInt64, _ disk: (address: UInt64, length: UInt64)?, _ layout: GuestMemoryLayout, rootPointer: UInt64
     ) -> [UInt8] {
         var page = [UInt8](repeating: 0, count: 4096)
         let end = Offset.magic + Int(header.bytes[Offset.jump])
@@ -107,6 +109,7 @@ enum BootLinux {
         func put<Value: FixedWidthInteger & UnsignedInteger>(_ value: Value, at offset: Int) {
             for index in 0..<MemoryLayout<Value>.size { page[offset + index] = UInt8(truncatingIfNeeded: value >> Value(8 * index)) }
         }
+        put(rootPointer, at: Offset.rootPointer)
         page[Offset.loaderType] = undefinedLoader
         put(UInt32(truncatingIfNeeded: address), at: Offset.code32Start)
         put(UInt32(truncatingIfNeeded: disk?.address ?? 0), at: Offset.diskAddress)

@@ -17,7 +17,8 @@ enum BootPVH {
         let disk = try Boot.loadInitialRAMDisk(files.initialRAMDisk, limit: 1 << 32, &placement, into: memory)
         try Boot.write(files.commandLine, limit: BootLayout.commandLineRoom - 1, to: memory)
         let map = BootMemoryRange.map(of: memory.layout)
-        try Boot.write(startInfo(modules: disk == nil ? 0 : 1, mapEntries: map.count), "the start info", at: BootLayout.startInfo, to: memory)
+        let info = startInfo(modules: disk == nil ? 0 : 1, mapEntries: map.count, rootPointer: files.tables == nil ? 0 : ACPITables.address)
+        try Boot.write(info, "the start info", at: BootLayout.startInfo, to: memory)
         if let disk { try Boot.write(module(disk), "the module list", at: BootLayout.moduleList, to: memory) }
         try Boot.write(encode(map), "the memory map", at: BootLayout.memoryMap, to: memory)
         return BootRegisters(
@@ -26,7 +27,7 @@ enum BootPVH {
     }
 
     /// `struct hvm_start_info`, version 1.
-    private static func startInfo(modules: UInt32, mapEntries: Int) -> [UInt8] {
+    private static func startInfo(modules: UInt32, mapEntries: Int, rootPointer: UInt64) -> [UInt8] {
         var writer = WireWriter(capacity: 56)
         writer.u32(magic)
         writer.u32(1)  // version
@@ -34,7 +35,7 @@ enum BootPVH {
         writer.u32(modules)
         writer.u64(modules == 0 ? 0 : BootLayout.moduleList)
         writer.u64(BootLayout.commandLine)
-        writer.u64(0)  // no ACPI RSDP
+        writer.u64(rootPointer)
         writer.u64(BootLayout.memoryMap)
         writer.u32(UInt32(mapEntries))
         writer.u32(0)

@@ -1,6 +1,6 @@
 internal import Wire
 
-/// A digest of what the guest sees of its machine: CPUID, MSRs, memory map, devices. Equal before and after every handover.
+/// A digest of what the guest sees of its machine: CPUID, MSRs, memory map, devices, ACPI tables. Equal before and after every handover.
 ///
 /// It tells two machines apart by accident, not by intent: length and two CRC-32C over the canonical bytes, forwards and backwards.
 package struct Fingerprint: Sendable, Equatable {
@@ -11,6 +11,7 @@ package struct Fingerprint: Sendable, Equatable {
         var canonical = WireWriter(capacity: 16384)
         blueprint.encodeShape(to: &canonical)
         canonical.string(MachineModel.devices)
+        canonical.blob(ACPITables(blueprint).bytes)
         var digest = WireWriter(capacity: 16)
         digest.u64(UInt64(canonical.count))
         digest.u32(CRC32C.of(canonical.bytes))

@@ -11,7 +11,7 @@ extension Machine {
             BootFiles(
                 kernel: try BootFile("kernel", kernel),
                 initialRAMDisk: try lent.initialRAMDisk.map { file throws(BootError) in try BootFile("initrd", file) },
-                commandLine: commandLine)
+                commandLine: commandLine, tables: ACPITables(blueprint))
         }
         let start = try doing("boot files") { () throws(BootError) in try Boot.load(files, into: memory) }
         try doing("setting the first registers") { () throws(Errno) in try firstVCPU.set(StartRegisters(start)) }
