@@ -60,6 +60,14 @@ package final class PCIEndpoint: Sendable {
         change { space in for (bar, address) in addresses { if let address { space.place(bar, at: address) } } }
     }
 
+    /// Puts a BAR where it will be, enabled, before the state that says so has come.
+    package func anticipate(_ bar: PCIBar, at address: UInt64) {
+        change { space in
+            space.place(bar, at: address)
+            space.write(UInt32(PCICommand.memory.rawValue), at: PCIRegister.command, size: 2)
+        }
+    }
+
     /// Changes the configuration space, and whatever follows from it, before anybody else sees it.
     private func change(_ body: (inout PCIConfigurationSpace) -> Void) {
         space.withLock { space in
@@ -81,9 +89,6 @@ package final class PCIEndpoint: Sendable {
             moved(region.bar, address)
         }
     }
-
-    /// Where the guest sees a BAR now.
-    package func address(of bar: PCIBar) -> UInt64? { space.withLock { $0.address(of: bar) } }
 
     package var state: PCIFunctionState {
         PCIFunctionState(registers: space.withLock { $0.changeable }, messages: messages?.state ?? MSIXState(words: [], pending: []))
