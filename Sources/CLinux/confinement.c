@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
@@ -37,12 +39,14 @@ int cl_confine_system_calls(void) {
         LOAD(arch), IF_EQUAL(AUDIT_ARCH_X86_64, 1, 0), RETURN(SECCOMP_RET_KILL_PROCESS),
         LOAD(nr), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1), RETURN(SECCOMP_RET_KILL_PROCESS),
 
-        // ioctl: KVM's only, by the type byte of the request.
-        IF_EQUAL(__NR_ioctl, 0, 5), ARGUMENT(1), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
+        // ioctl: how large a disk is, what a tap's queue leaves to the guest; and KVM's, by the type byte of the request.
+        IF_EQUAL(__NR_ioctl, 0, 10), ARGUMENT(1), IF_EQUAL(BLKGETSIZE64, 6, 0), IF_EQUAL(BLKSSZGET, 5, 0),
+        IF_EQUAL(TUNSETOFFLOAD, 4, 0), IF_EQUAL(TUNSETVNETHDRSZ, 3, 0), IF_EQUAL(TUNSETQUEUE, 2, 0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
         IF_EQUAL(KVM_IOCTL_TYPE << 8, 0, 1), RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),
 
         // Waiting and moving bytes.
         ALLOW(futex), ALLOW(ppoll), ALLOW(poll), ALLOW(read), ALLOW(write), ALLOW(readv), ALLOW(writev), ALLOW(pread64), ALLOW(pwrite64),
+        ALLOW(preadv), ALLOW(pwritev), ALLOW(fdatasync), ALLOW(fallocate), ALLOW(epoll_create1), ALLOW(epoll_ctl), ALLOW(epoll_wait),
         ALLOW(sendmsg), ALLOW(recvmsg), ALLOW(sendto), ALLOW(recvfrom), ALLOW(timerfd_create), ALLOW(timerfd_settime), ALLOW(eventfd2),
         ALLOW(close), ALLOW(lseek), ALLOW(fstat), ALLOW(ftruncate), ALLOW(restart_syscall),
 

@@ -69,7 +69,8 @@ package final class GuestMemory: Sendable {
         unsafe mapping.pointer.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Value.self)
     }
 
-    private func offset(_ address: UInt64, _ count: Int) throws(GuestMemoryError) -> Int {
+    /// Where bytes at a guest-physical address are in the mapping.
+    func offset(_ address: UInt64, _ count: Int) throws(GuestMemoryError) -> Int {
         guard let offset = layout.offset(of: address, count: count) else {
             throw GuestMemoryError(address: address, count: count)
         }

@@ -3,6 +3,8 @@
 #include "CLinux.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <signal.h>
@@ -67,6 +69,14 @@ static int everyday(int ram, int ends[2]) {
     int copy = cl_duplicate(ram);
     MUST(copy >= 0 && cl_size(copy) == 1 << 20 && cl_get_seals(copy) >= 0 && cl_set_nonblocking(ends[0], 1) == 0);
     MUST(cl_seek(ram, 0, 3) >= 0);
+    struct cl_vector halves[2] = { { (uint64_t)(uintptr_t)map, 512 }, { (uint64_t)(uintptr_t)map + 4096, 512 } };
+    MUST(cl_transfer(ram, 1, halves, 2, 8192) == 1024 && cl_transfer(ram, 0, halves, 2, 8192) == 1024);
+    MUST(cl_transfer(event, 1, halves, 0, -1) <= 0 && cl_data_sync(ram) == 0 && cl_punch_hole(ram, 0, 4096) == 0);
+    MUST(cl_capacity(ram) == 1 << 20 && cl_block_size(ram) == 512 && cl_zero_range(ram, 0, 4096) == -EOPNOTSUPP);
+    MUST(ioctl(ram, BLKSSZGET, &count) < 0 && ioctl(ram, BLKGETSIZE64, &ends) < 0);
+    MUST(cl_tap_set_header(ram, 12) == -ENOTTY && cl_tap_set_offloads(ram, 0) == -ENOTTY && cl_tap_attach(ram, 1) == -ENOTTY);
+    int doorbells = cl_epoll();
+    MUST(doorbells >= 0 && cl_epoll_add(doorbells, event, 1) == 0 && cl_write(event, &(uint64_t){ 1 }, 8) == 8 && cl_epoll_wait(doorbells) == 1);
     MUST(cl_write(2, "", 0) == 0);
     cl_sleep(1000);
     MUST(cl_close(copy) == 0 && cl_unmap(map, 1 << 20) == 0);
@@ -103,6 +113,7 @@ static int child(enum attempt what) {
     case ATTEMPT_EXECUTABLE_MAPPING: mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); break;
     case ATTEMPT_EXECUTABLE_PROTECTION: mprotect(page, 4096, PROT_READ | PROT_EXEC); break;
     case ATTEMPT_OTHER_IOCTL: ioctl(0, TIOCGWINSZ, &size); break;
+    case ATTEMPT_TAP_IOCTL: ioctl(0, TUNSETIFF, &limit); break;
     case ATTEMPT_SET_OWNER: fcntl(ends[0], F_SETOWN, parent); break;
     case ATTEMPT_SET_LIMIT: setrlimit(RLIMIT_CORE, &limit); break;
     case ATTEMPT_MEMFD: cl_memfd("more", 0); break;
