@@ -107,7 +107,7 @@ let package = Package(
             ],
             exclude: ["Golden", "Fixtures"], swiftSettings: strict),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
-        tests("DevicesTests", ["Checkpoint", "Devices", "LinuxSystem", "Wire", systemPackage], exclude: ["Golden"]),
+        tests("DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "Wire", systemPackage], exclude: ["Golden"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )
