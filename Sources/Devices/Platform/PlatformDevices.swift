@@ -17,8 +17,10 @@ package final class PlatformDevices: Sendable {
     /// - Parameters:
     ///   - name: of the device thread.
     ///   - console: the far end of COM1.
+    ///   - wide: devices behind other ports, which see accesses whole.
     package init(
-        name: String, interrupts: any InterruptController, power observer: any PowerObserver, console: Console, time: any TimeSource = HostTime()
+        name: String, interrupts: any InterruptController, power observer: any PowerObserver, console: Console, time: any TimeSource = HostTime(),
+        wide: [any WidePortDevice] = []
     ) throws(Errno) {
         let timer = try HostTimer()
         serial = Serial8250(interrupt: InterruptLine(4, of: interrupts), sink: console, time: time)
@@ -26,7 +28,7 @@ package final class PlatformDevices: Sendable {
         power = PowerDevice(observer: observer, interrupt: InterruptLine(9, of: interrupts))
         resetPort = ResetPort(power: power)
         rtc = CMOSRTC(time: time)
-        bus = PortBus([serial, pit, power, resetPort, rtc])
+        bus = PortBus([serial, pit, power, resetPort, rtc], wide: wide)
         thread = try DeviceThread(name: name, sources: [TickSource(timer, pit), ConsolePump(console, serial)])
         serial.setChangeHandler { [thread] in thread.wake() }
     }

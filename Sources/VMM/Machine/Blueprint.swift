@@ -15,8 +15,12 @@ package struct Blueprint: Sendable, Equatable {
     package var msrs: MSRPlan
     /// CPUs each vCPU may use; empty: no restriction.
     package var affinities: [[UInt64]]
+    /// Device i is PCI function 00:(i + 1).0.
+    package var devices: [DeviceSpecification]
+    /// Where the guest has put each device's BAR by now; 0 for nowhere. No part of the machine, but what the next worker prepares for.
+    package var placements: [UInt64] = []
 
-    private static let version: UInt16 = 1
+    private static let version: UInt16 = 2
 
     package func encode() -> [UInt8] {
         var writer = WireWriter(capacity: 16384)
@@ -26,6 +30,7 @@ package struct Blueprint: Sendable, Equatable {
         encodeShape(to: &writer)
         writer.u64(UInt64(pageSize))
         writer.list(affinities) { writer, mask in writer.list(mask) { $0.u64($1) } }
+        writer.list(placements) { $0.u64($1) }
         return writer.bytes
     }
 
@@ -46,6 +51,7 @@ package struct Blueprint: Sendable, Equatable {
             }
         }
         msrs.encode(to: &writer)
+        DeviceSpecification.encode(devices, to: &writer)
     }
 
     package init(
@@ -60,6 +66,7 @@ package struct Blueprint: Sendable, Equatable {
         self.cpuid = cpuid
         self.msrs = msrs
         affinities = specification.affinities
+        devices = specification.devices
     }
 
     /// Reads a blueprint, whole and within bounds.
@@ -92,10 +99,12 @@ package struct Blueprint: Sendable, Equatable {
         cpuid = [CPUIDTable(first)] + others
         if cpuid.count != vcpus { throw .invalid(offset: reader.offset, field: "the number of CPUID tables", value: UInt64(cpuid.count)) }
         msrs = try MSRPlan(from: &reader)
+        devices = try DeviceSpecification.list(from: &reader)
         pageSize = Int(clamping: try reader.u64())
         affinities = try reader.list(limit: MachineModel.maximumVCPUs) { reader throws(WireError) in
             try reader.list(limit: 16) { reader throws(WireError) in try reader.u64() }
         }
+        placements = try reader.list(limit: DeviceSpecification.limit) { reader throws(WireError) in try reader.u64() }
         try reader.finish()
     }
 

@@ -1,5 +1,6 @@
 internal import Checkpoint
 internal import Devices
+internal import GuestMemory
 internal import Handover
 internal import KVM
 internal import LinuxSystem
@@ -10,27 +11,36 @@ internal import Wire
 /// The devices of `baton-1` as its vCPUs and its session see them.
 final class DeviceSet: Sendable {
     /// What the devices write and read in a checkpoint.
-    static let sections: [Handover.SectionRange] = PlatformState.sections.map {
+    static let sections: [Handover.SectionRange] = (PlatformState.sections + VirtioSet.sections).map {
         Handover.SectionRange(name: $0.name, writes: $0.writes, reads: $0.reads)
     }
 
     private let platform: PlatformDevices
     private let power: PowerRelay
+    private let memoryBus: MMIOBus
+    let virtio: VirtioSet
 
-    init(vm: VirtualMachine, console: SharedDescriptor?, machine: String) throws(VMMError) {
-        guard let console else { throw VMMError("no console was lent") }
+    init(
+        _ specifications: [DeviceSpecification], _ lent: LentResources, vm: VirtualMachine, memory: GuestMemory, machine: String
+    ) throws(VMMError) {
+        guard let console = lent.console else { throw VMMError("no console was lent") }
         let relay = PowerRelay()
         power = relay
+        virtio = try VirtioSet(specifications, lent.backings, vm: vm, memory: memory, machine: machine)
+        memoryBus = MMIOBus(virtio.windows)
+        let bus = virtio.bus
         platform = try doing("making the devices") { () throws(Errno) in
             try PlatformDevices(
-                name: String(machine.prefix(7)) + "/devices", interrupts: KernelInterrupts(vm), power: relay, console: try Console(console))
+                name: String(machine.prefix(7)) + "/devices", interrupts: KernelInterrupts(vm), power: relay, console: try Console(console),
+                wide: [bus])
         }
     }
 
-    /// Starts the devices' thread, parked. Whatever the guest asks of the power device goes to `handler`.
+    /// Starts the devices' threads, parked. Whatever the guest asks of the power device goes to `handler`.
     func start(_ handler: @escaping @Sendable (GuestEnding) -> Void) throws(VMMError) {
         power.set(handler)
         try doing("starting the devices' thread") { () throws(Errno) in try platform.start() }
+        try virtio.start()
     }
 
     func handle(_ access: PortAccess, of vcpu: VCPU) {
@@ -43,33 +53,65 @@ final class DeviceSet: Sendable {
         }
     }
 
-    /// No device of this model is in memory but those in the kernel: reads give ones, writes are lost.
     func handle(_ access: MemoryAccess, of vcpu: VCPU) {
-        if !access.isWrite { vcpu.complete(access, with: .max) }
+        if access.isWrite {
+            memoryBus.write(access.data, address: access.address, size: access.size)
+        } else {
+            vcpu.complete(access, with: memoryBus.read(address: access.address, size: access.size))
+        }
     }
 
     /// The operator asks the guest to switch itself off.
     func requestPowerOff() { platform.power.askForPowerOff() }
 
-    /// Devices stop acting on their own; `false` when their thread did not stop in time. Twice is once.
-    func quiesce(within timeout: Duration = .milliseconds(100)) -> Bool { platform.quiesce(timeout: timeout) }
+    /// Devices stop acting on their own. Throws when one of them did not come to rest in time; then resume. Twice is once.
+    func quiesce(within timeout: Duration) throws(VMMError) {
+        let deadline = SystemClock.monotonic().addingReportingOverflow(timeout.nanoseconds)
+        let end = deadline.overflow ? .max : deadline.partialValue
+        try virtio.quiesce(until: end)
+        // It only ever waits for a CPU to run on: a while, even if disks have used up the time.
+        let left = max(end - SystemClock.monotonic(), Self.threadPatience)
+        guard platform.quiesce(timeout: .nanoseconds(left)) else { throw VMMError("the devices' thread did not stop in time") }
+    }
+
+    private static let threadPatience: Int64 = 100_000_000
 
     /// Devices act on their own again.
-    func resume() { platform.resume() }
+    func resume() {
+        platform.resume()
+        virtio.resume()
+    }
 
-    /// Ends the devices' thread.
-    func finish() { platform.finish() }
+    /// Ends the devices' threads.
+    func finish() {
+        virtio.finish()
+        platform.finish()
+    }
 
     /// Writes a section for each device, quiet and with every vCPU parked.
     func save(into writer: inout CheckpointWriter, versions: PromisedVersions) {
-        platform.state().save(to: &writer, versions: versions.forCheckpoint)
+        let versions = versions.forCheckpoint
+        platform.state().save(to: &writer, versions: versions)
+        virtio.save(to: &writer, versions: versions)
+    }
+
+    /// Reads the state of all devices, or throws.
+    func decode(_ reader: CheckpointReader) throws(CheckpointError) -> DecodedDevices {
+        DecodedDevices(platform: try PlatformState(from: reader), restoreOthers: try virtio.decode(reader))
     }
 
     /// Takes over a state. What the guest had asked for and nobody had done is returned.
-    func restore(_ saved: PlatformState) -> GuestEnding? {
-        platform.restore(saved)
+    func restore(_ saved: DecodedDevices) -> GuestEnding? {
+        platform.restore(saved.platform)
+        saved.restoreOthers()
         return platform.power.request.map(GuestEnding.init)
     }
+}
+
+/// The state of all devices of one ``DeviceSet``, read whole.
+struct DecodedDevices: Sendable {
+    let platform: PlatformState
+    let restoreOthers: @Sendable () -> Void
 }
 
 extension GuestEnding {
@@ -79,15 +121,6 @@ extension GuestEnding {
         case .reset: self = .reset
         }
     }
-}
-
-/// Device interrupts as levels of the in-kernel controllers' pins.
-private final class KernelInterrupts: InterruptController {
-    private let vm: VirtualMachine
-    init(_ vm: VirtualMachine) { self.vm = vm }
-
-    // KVM_IRQ_LINE fails only for a pin that does not exist, which would be a defect of the model.
-    func setLevel(_ high: Bool, gsi: UInt32) { try? vm.setInterruptLine(gsi, high: high) }
 }
 
 /// Passes the guest's wish on to the machine, which is made after its devices.

@@ -23,7 +23,7 @@ final class Machine: Sendable {
     /// Takes over what ``MachineParts`` has made.
     init(_ parts: consuming MachineParts, blueprint: Blueprint) throws(VMMError) {
         self.blueprint = blueprint
-        fingerprint = Fingerprint(blueprint)
+        fingerprint = Fingerprint(blueprint, configuration: parts.devices.virtio.fixedConfiguration)
         vm = parts.vm
         memory = parts.memory
         vcpus = parts.vcpus
@@ -86,7 +86,7 @@ final class Machine: Sendable {
             throw VMMError("\(late.isEmpty ? "a vCPU" : "vCPU " + late.joined(separator: ", ")) did not leave the guest within \(timeout)")
         }
         let parked = ParkedVCPUs(self)
-        guard devices.quiesce(within: timeout) else { throw VMMError("the devices' thread did not stop in time") }
+        try devices.quiesce(within: timeout)
         return parked
     }
 

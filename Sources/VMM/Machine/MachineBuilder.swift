@@ -16,13 +16,15 @@ struct MachineBuilder: Sendable {
         guard let machineID = MachineID(bytes: specification.machineID) else { throw VMMError("a machine's id has 16 bytes") }
         let count = Int(specification.vcpus)
         let parts = try MachineParts(
-            lent, name: specification.name, vcpus: count, memory: Int(specification.memory), pageSize: Int(specification.pageSize))
+            lent, name: specification.name, vcpus: count, memory: Int(specification.memory), pageSize: Int(specification.pageSize),
+            devices: specification.devices)
         let supported = try doing("asking which CPUID is supported") { () throws(Errno) in try parts.system.system.supportedCPUID() }
         let policy = CPUIDPolicy(supported: supported, vcpus: count, tscKHz: parts.tscKHz)
         let tables = (0..<count).map { policy.table(for: $0) }
         try setCPUID(tables, parts.vcpus)
         let plan = try probeMSRs(parts)
         let machine = try Machine(parts, blueprint: Blueprint(specification, machineID: machineID, cpuid: tables, msrs: plan))
+        machine.devices.virtio.placeBars()
         try doing("emptying guest memory") { () throws(Errno) in
             try machine.memory.empty()  // a machine that was reset has its old content in it
             if specification.prefault { try machine.memory.prefault() }
@@ -37,10 +39,12 @@ struct MachineBuilder: Sendable {
         for index in blueprint.cpuid.indices { failpoints.cpuid(&blueprint.cpuid[index]) }
         try failpoints.reached(.map)
         let parts = try MachineParts(
-            lent, name: blueprint.name, vcpus: blueprint.vcpus, memory: blueprint.memory, pageSize: blueprint.pageSize)
+            lent, name: blueprint.name, vcpus: blueprint.vcpus, memory: blueprint.memory, pageSize: blueprint.pageSize,
+            devices: blueprint.devices)
         try failpoints.reached(.build)
         try setCPUID(blueprint.cpuid, parts.vcpus)
         for vcpu in parts.vcpus { try blueprint.msrs.apply(to: vcpu) }
+        parts.devices.virtio.anticipate(blueprint.placements)
         return try Machine(parts, blueprint: blueprint)
     }
 

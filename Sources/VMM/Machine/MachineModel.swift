@@ -7,7 +7,9 @@ package enum MachineModel {
     package static let maximumMemory: UInt64 = 4 << 40
 
     /// Ports and interrupt lines in words that belong to the fingerprint.
-    static let devices = "pic 20-21 a0-a1 4d0-4d1; ioapic fec00000; pit 40-43 61 irq0; serial 3f8-3ff irq4; pm1 600-605 irq9; reset 64 cf9; rtc 70-71"
+    static let devices =
+        "pic 20-21 a0-a1 4d0-4d1; ioapic fec00000; pit 40-43 61 irq0; serial 3f8-3ff irq4; pm1 600-605 irq9; reset 64 cf9; rtc 70-71; "
+        + "pci cf8 cfc-cff e0000000"
 
     /// ISA interrupt n is GSI n at PIC and IOAPIC, but for the timer, which is wired to the IOAPIC's pin 2; 2 is the PICs' own cascade.
     static let interruptRoutes: [InterruptRoute] =

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import Handover
 internal import KVM
 internal import LinuxSystem
 internal import SystemPackage
@@ -10,6 +11,7 @@ struct LentResources: Sendable {
     let console: SharedDescriptor?
     let kernel: SharedDescriptor?
     let initialRAMDisk: SharedDescriptor?
+    let backings: LentBackings
 }
 
 /// VM, RAM, memory slots, devices and vCPUs of a machine, made but not yet shown anything of the guest's.
@@ -22,7 +24,9 @@ struct MachineParts {
     let tscKHz: UInt32
 
     /// Makes them in the order KVM wants: capabilities, interrupt controllers, slots, vCPUs.
-    init(_ lent: LentResources, name: String, vcpus count: Int, memory size: Int, pageSize: Int) throws(VMMError) {
+    init(
+        _ lent: LentResources, name: String, vcpus count: Int, memory size: Int, pageSize: Int, devices specifications: [DeviceSpecification]
+    ) throws(VMMError) {
         let system = try KVMSystemBox(lent.kvm)
         memory = try Self.map(lent.memory, size, pageSize)
         let vm = try doing("creating the VM") { () throws(Errno) in try system.system.createVirtualMachine() }
@@ -43,7 +47,7 @@ struct MachineParts {
         }
         guard let first = made.first else { throw VMMError("a machine has at least one vCPU") }
         tscKHz = try doing("reading the TSC frequency") { () throws(Errno) in try first.tscKHz() }
-        devices = try DeviceSet(vm: vm, console: lent.console, machine: name)
+        devices = try DeviceSet(specifications, lent, vm: vm, memory: memory, machine: name)
         self.vm = vm
         self.system = system
         vcpus = made

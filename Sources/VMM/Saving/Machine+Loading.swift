@@ -12,10 +12,13 @@ struct DecodedCheckpoint: Sendable {
     let vcpus: [VCPUState]
     let clock: ClockState
     let chips: [[UInt8]]
-    let devices: PlatformState
+    let devices: DecodedDevices
 
-    /// - Parameter bytes: a private copy; the writer can still change the original.
-    init(_ bytes: [UInt8], blueprint: Blueprint, writtenBy generation: UInt32, image: WorkerImage) throws(CheckpointError) {
+    /// - Parameters:
+    ///   - bytes: a private copy; the writer can still change the original.
+    ///   - target: the machine it will be put into.
+    init(_ bytes: [UInt8], for target: Machine, writtenBy generation: UInt32, image: WorkerImage) throws(CheckpointError) {
+        let blueprint = target.blueprint
         let ranges = image.sections.map { Checkpoint.SectionRange($0.name, writes: $0.writes, reads: $0.reads) }
         let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
         let reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
@@ -41,7 +44,7 @@ struct DecodedCheckpoint: Sendable {
             }
             return chips
         }
-        devices = try PlatformState(from: reader)
+        devices = try target.devices.decode(reader)
     }
 }
 

@@ -30,11 +30,18 @@ struct Leases {
         return found
     }
 
+    /// What is behind the machine's devices.
+    private var backings: LentBackings {
+        var found: [ResourceKind: [UInt32: SharedDescriptor]] = [:]
+        for lease in leases.values { found[lease.entry.kind, default: [:]][lease.entry.slot] = lease.descriptor }
+        return LentBackings(found)
+    }
+
     /// What a machine is built from.
     func resources() throws(VMMError) -> LentResources {
         LentResources(
             kvm: try require(.kvm), memory: try require(.guestMemory), console: find(.console),
-            kernel: find(.bootFile, slot: 0), initialRAMDisk: find(.bootFile, slot: 1))
+            kernel: find(.bootFile, slot: 0), initialRAMDisk: find(.bootFile, slot: 1), backings: backings)
     }
 
     /// The machine's commit word.

@@ -9,19 +9,21 @@ extension WorkerSession {
     private static let settlePatience: Int64 = 3_000_000_000
 
     func settle(within hold: UInt64) throws(VMMError) -> Report {
-        let began = SystemClock.monotonic()
-        if phase == .settled { return .settled(began: began, drained: began) }
+        if phase == .settled, let settledReport { return settledReport }
         try require(.running, .paused, for: "settle")
         let machine = try current()
         if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
         try failpoints.reached(.settle)
-        guard machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) else {
+        let began = SystemClock.monotonic()
+        do throws(VMMError) { try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) } catch {
             if !isPaused { machine.devices.resume() }
-            throw VMMError("the devices' thread did not stop in time")
+            throw error
         }
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience
-        return .settled(began: began, drained: SystemClock.monotonic())
+        let report = Report.settled(began: began, drained: SystemClock.monotonic())
+        settledReport = report
+        return report
     }
 
     /// Stops the guest, writes the checkpoint, freezes. Until the commit word has been won, any failure lets the guest run on.
@@ -96,7 +98,7 @@ extension WorkerSession {
             let bytes = checkpoint.copyOut(at: 0, count: Int(length))
             if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
             let decoded = try doing("checkpoint") { () throws(CheckpointError) in
-                try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: try writer(of: bytes), image: image)
+                try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), image: image)
             }
             try machine.restore(decoded)
             isPaused = decoded.machine.isPaused

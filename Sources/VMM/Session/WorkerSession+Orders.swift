@@ -72,7 +72,9 @@ extension WorkerSession {
         let machine = try current()
         try failpoints.reached(.preflight)
         versions = try PromisedVersions(promised, image: image)
-        return .blueprint(machine.blueprint.encode())
+        var blueprint = machine.blueprint
+        blueprint.placements = machine.devices.virtio.placements
+        return .blueprint(blueprint.encode())
     }
 
     private func prepare(_ bytes: [UInt8], _ sequence: UInt32) throws(VMMError) -> Report? {
@@ -111,7 +113,7 @@ extension WorkerSession {
             into: room, writer: image.version, generation: generation, versions: PromisedVersions(newestOf: image), isPaused: false,
             isRehearsal: true)
         let decoded = try doing("rehearsal") { () throws(CheckpointError) in
-            try DecodedCheckpoint(bytes, blueprint: machine.blueprint, writtenBy: generation, image: image)
+            try DecodedCheckpoint(bytes, for: machine, writtenBy: generation, image: image)
         }
         try machine.restore(decoded)
         for thread in machine.threads { thread.beforeRunning(nil) }

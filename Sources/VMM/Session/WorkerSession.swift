@@ -32,6 +32,8 @@ final class WorkerSession {
     /// CLOCK_MONOTONIC when the commit word was first seen to name this loaded worker, with no grant yet.
     private var committedSince: Int64?
     var runningReport: Report?
+    /// The answer to the last *settle*.
+    var settledReport: Report?
     private var isEndingReported = false
     private var lastAnswer: (sequence: UInt32, report: Report)?
     private var hasSupervisor = true
