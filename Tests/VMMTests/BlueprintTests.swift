@@ -54,6 +54,42 @@ import Wire
         #expect(tables.first?[0x4000_0001, 0].map { $0.eax & (1 << 4 | 1 << 10 | 1 << 14) } == 0)  // no asynchronous page faults
     }
 
+    @Test(arguments: [(1, 0), (2, 1), (3, 2), (8, 3), (32, 5), (64, 6)] as [(Int, UInt32)])
+    func everyVCPUIsACoreOfOneSocketThatSharesItsLastCache(vcpus: Int, bits: UInt32) {
+        let supported = CPUIDTable([
+            CPUIDEntry(function: 1, edx: 1 << 28), CPUIDEntry(function: 4, index: 0, flags: 1, eax: 0x1C00_4121),
+            CPUIDEntry(function: 4, index: 3, flags: 1, eax: 0x1C03_C163), CPUIDEntry(function: 4, index: 4, flags: 1),
+            CPUIDEntry(function: 0xB, index: 0, flags: 1, ecx: 9), CPUIDEntry(function: 0x1F, index: 0, flags: 1, ecx: 9),
+            CPUIDEntry(function: 0x8000_0008, ecx: 0x5003), CPUIDEntry(function: 0x8000_001D, index: 2, flags: 1, eax: 0x4143),
+            CPUIDEntry(function: 0x8000_001D, index: 3, flags: 1, eax: 0x3_C163), CPUIDEntry(function: 0x8000_001E, eax: 77, ebx: 0x0101, ecx: 0x301),
+            CPUIDEntry(function: 0x8000_0026, index: 0, flags: 1, eax: 1),
+        ])
+        let policy = CPUIDPolicy(supported: supported, vcpus: vcpus, tscKHz: 2_000_000)
+        for id in [0, UInt32(vcpus) - 1] {
+            let table = policy.table(for: Int(id))
+            func words(_ leaf: UInt32, _ index: UInt32) -> [UInt32] {
+                guard let entry = table[leaf, index] else { return [] }
+                return [entry.eax, entry.ebx, entry.ecx, entry.edx]
+            }
+            let count = UInt32(vcpus)
+            let cores = (count - 1) << 26
+            let shared: UInt32 = (1 << bits - 1) << 14
+            #expect(words(1, 0).prefix(2) == [0, id << 24 | count << 16] && words(1, 0)[3] == (vcpus > 1 ? 1 << 28 : 0))
+            for leaf in [0xB, 0x1F] as [UInt32] {
+                #expect(words(leaf, 0) == [0, 1, 0x100, id])
+                #expect(words(leaf, 1) == [bits, count, 0x201, id])
+                #expect(words(leaf, 2) == [0, 0, 2, id])
+            }
+            #expect(words(4, 0)[0] == 0x121 | cores)
+            #expect(words(4, 3)[0] == 0x163 | shared | cores)
+            #expect(words(0x8000_0008, 0)[2] == bits << 12 | (count - 1))
+            #expect(words(0x8000_001D, 2)[0] == 0x143)
+            #expect(words(0x8000_001D, 3)[0] == 0x163 | shared)
+            #expect(words(0x8000_001E, 0) == [id, id, 0, 0])
+            #expect(words(0x8000_0026, 0) == [])
+        }
+    }
+
     @Test func theFingerprintIsOfWhatTheGuestSees() {
         let original = blueprint()
         let fingerprint = Fingerprint(original)

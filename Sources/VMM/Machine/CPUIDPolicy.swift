@@ -48,12 +48,21 @@ package struct CPUIDPolicy: Sendable {
             table.entries.append(CPUIDEntry(function: leaf, index: 2, flags: 1, ecx: 2, edx: id))
         }
         // Intel: cores in the package and threads that share a cache. AMD: core count, and who a thread's neighbours are.
-        table.update(4) { $0.eax = $0.eax & 0x3FFF | UInt32(min(vcpus, 64) - 1) << 26 }
+        table.update(4) { $0.eax = Self.cache($0.eax, sharing: shift) | UInt32(min(vcpus, 64) - 1) << 26 }
+        table.update(0x8000_001D) { $0.eax = Self.cache($0.eax, sharing: shift) }
+        // The host's own topology in other words: leaves 0x0B and 0x8000001E say it here.
+        table.entries.removeAll { $0.function == 0x8000_0026 }
         table.update(0x8000_0008) { $0.ecx = $0.ecx & ~0xF0FF | shift << 12 | UInt32(min(vcpus, 256) - 1) }
         table.update(0x8000_001E) {
             $0.eax = id
             $0.ebx = id & 0xFF
             $0.ecx = 0
         }
+    }
+
+    /// EAX of a cache's description: who shares it. The last level (3) belongs to all vCPUs, the others to one each.
+    private static func cache(_ eax: UInt32, sharing shift: UInt32) -> UInt32 {
+        let isShared = eax & 0x1F != 0 && eax >> 5 & 7 == 3
+        return eax & 0x3FFF | (isShared ? (1 << shift - 1) & 0xFFF : 0) << 14
     }
 }

@@ -23,6 +23,7 @@ struct MachineBuilder: Sendable {
         let tables = (0..<count).map { policy.table(for: $0) }
         try setCPUID(tables, parts.vcpus)
         let plan = try probeMSRs(parts)
+        for vcpu in parts.vcpus { MSRPlan.setAsFirmwareWould(vcpu) }
         let machine = try Machine(parts, blueprint: Blueprint(specification, machineID: machineID, cpuid: tables, msrs: plan))
         machine.devices.virtio.placeBars()
         try doing("emptying guest memory") { () throws(Errno) in

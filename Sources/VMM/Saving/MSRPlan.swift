@@ -48,6 +48,13 @@ package struct MSRPlan: Sendable, Equatable {
         }
     }
 
+    /// What firmware leaves behind on every processor when it starts an operating system: RAM is cached (MTRRs on, write-back by default;
+    /// off would mean no caching at all) and string instructions are fast.
+    package static func setAsFirmwareWould(_ vcpu: VCPU) {
+        _ = vcpu.set(msr: 0x2FF, to: 0x806)
+        if let miscellaneous = vcpu.value(ofMSR: 0x1A0) { _ = vcpu.set(msr: 0x1A0, to: miscellaneous | 1) }
+    }
+
     /// Gives a new vCPU the machine's features and makes sure that every MSR of the plan can be restored on it.
     package func apply(to vcpu: VCPU) throws(VMMError) {
         for feature in features where vcpu.value(ofMSR: feature.index) != feature.value {
