@@ -1,6 +1,7 @@
 import GuestMemory
 import LinuxSystem
 import Testing
+import Wire
 
 @testable import VMM
 
@@ -126,6 +127,14 @@ private func namespace(_ tables: ACPITables) throws -> AMLNamespace {
     @Test func `depend on the machine's shape and on nothing else`() {
         #expect(tables() == tables())
         #expect(tables(vcpus: 3) != tables() && tables(memory: 8 << 30) != tables() && tables(addressBits: 36) != tables())
+    }
+
+    /// A guest that runs was told these bytes: a worker with others cannot take it over (decision 25).
+    @Test(
+        arguments: [(1, 64 << 20, 40, 0xA836_86F8), (2, 512 << 20, 40, 0x5E5F_618D), (32, 8 << 30, 46, 0xC8B4_5DC4), (64, 1 << 40, 40, 0x9D3D_9202)]
+            as [(Int, Int, Int, UInt32)])
+    func `are the same bytes for ever`(vcpus: Int, memory: Int, addressBits: Int, digest: UInt32) {
+        #expect(CRC32C.of(tables(vcpus: vcpus, memory: memory, addressBits: addressBits).bytes) == digest)
     }
 
     @Test func `both kinds of kernel are told where they are`() throws {
