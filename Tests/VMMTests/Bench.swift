@@ -36,17 +36,38 @@ final class Bench {
     let word: SharedWord
     let evidence: SharedMapping
     let machineID = MachineID.random()
+    let devices: [DeviceSpecification]
+    /// What is behind the devices, and the far ends of console ports.
+    private var backings: [(entry: ManifestEntry, descriptor: SharedDescriptor)] = []
+    private(set) var ports: [SharedDescriptor] = []
 
-    init(memory: Int = 32 << 20, vcpus: UInt32 = 1) throws {
+    init(memory: Int = 32 << 20, vcpus: UInt32 = 1, devices: [DeviceSpecification] = []) throws {
         self.memory = memory
         self.vcpus = vcpus
+        self.devices = devices
         ram = try Self.memory("ram", memory)
         wordMemory = try Self.memory("commit-word", 4096)
         checkpoint = try Self.memory("checkpoint", 1 << 20)
         console = try Self.memory("console", 0)
         word = try SharedMapping(of: wordMemory.descriptor, length: 4096).word(at: 0)
         evidence = try SharedMapping(of: ram.descriptor, length: memory)
+        for (index, device) in devices.enumerated() { try back(device, index) }
     }
+
+    private func back(_ device: DeviceSpecification, _ index: Int) throws {
+        switch device {
+        case .console(let console):
+            for port in console.ports.indices {
+                let pair = try UnixSocket.streamPair()
+                ports.append(pair.far)
+                backings.append((.consolePort(device: index, port: port), SharedDescriptor(pair.takeNear().takeDescriptor())))
+            }
+        case .disk, .network, .entropy: break
+        }
+    }
+
+    /// Puts a descriptor behind a device.
+    func back(_ entry: ManifestEntry, with descriptor: SharedDescriptor) { backings.append((entry, descriptor)) }
 
     private static func memory(_ name: String, _ size: Int) throws -> SharedDescriptor {
         SharedDescriptor(try MemoryDescriptor(name: name, size: size).takeDescriptor())
@@ -75,7 +96,7 @@ final class Bench {
 
     func specification(_ commandLine: String) -> StartSpecification {
         StartSpecification(
-            machineID: machineID.bytes, name: "test", vcpus: vcpus, memory: UInt64(memory), commandLine: commandLine)
+            machineID: machineID.bytes, name: "test", vcpus: vcpus, memory: UInt64(memory), commandLine: commandLine, devices: devices)
     }
 
     /// Lends everything a worker may have.
@@ -94,6 +115,8 @@ final class Bench {
             try file.descriptor.writeAll(initialRAMDisk)
             descriptors.append(file)
         }
+        entries += backings.map(\.entry)
+        descriptors += backings.map(\.descriptor)
         let report = try worker.order(.lend(entries: entries, total: UInt32(entries.count)), descriptors: descriptors)
         try #require(report == .lent(held: UInt32(entries.count)))
     }

@@ -37,6 +37,49 @@ struct LinuxGuestKVMTests {
         #expect(try worker.next(timeout: .seconds(60)) == .resetRequested)
         try worker.retire()
     }
+
+    @Test(.timeLimit(.minutes(5)))
+    func `a guest finds its virtio devices, and their bytes survive handovers`() throws {
+        let bench = try Bench(memory: 256 << 20, devices: [.entropy, .console(ConsoleSpecification(ports: ["terminal", "data"]))])
+        var worker = try bench.worker(generation: 1, kernel: LinuxGuest.kernel, initialRAMDisk: LinuxGuest.initialRAMDisk())
+        let line = "console=ttyS0 earlyprintk=serial panic=-1"
+        guard case .running = try worker.order(.start(bench.specification(line)), timeout: .seconds(30)) else { throw VMMError("it does not start") }
+        try #require(bench.waitForOutput("guest-init: count 2 ", within: .seconds(200)), "\(bench.output)")
+        for device in ["0000:00:00.0 0x0008", "0000:00:01.0 0x1044", "0000:00:02.0 0x1043"] {
+            #expect(bench.output.contains("guest-init: pci \(device)"), "\(bench.output)")
+        }
+        #expect(bench.output.contains("guest-init: random bytes came"), "\(bench.output)")
+        var sent: [UInt8] = []
+        var received: [UInt8] = []
+        var terminal: [UInt8] = []
+        for port in bench.ports { try port.descriptor.setNonBlocking(true) }
+        func collect() {
+            received += (try? bench.ports[1].descriptor.read(upTo: 1 << 16)) ?? []
+            terminal += (try? bench.ports[0].descriptor.read(upTo: 1 << 16)) ?? []
+            SystemClock.sleep(.milliseconds(5))
+        }
+        func exchange(_ count: Int) {
+            for number in 0..<count {
+                let bytes = (0..<499).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ number &+ sent.count) }
+                sent += bytes.prefix((try? bench.ports[1].descriptor.write(bytes.span)) ?? 0)
+                collect()
+            }
+        }
+        for generation in 2...6 {
+            exchange(10)
+            let next = try bench.worker(generation: UInt32(generation), kernel: LinuxGuest.kernel)
+            print(try bench.handOver(from: worker, to: next).line)
+            try worker.retire()
+            worker = next
+        }
+        for _ in 0..<4000 where received.count < sent.count || !String(decoding: terminal, as: UTF8.self).contains("count 39") { collect() }
+        #expect(received == sent, "\(received.count) of \(sent.count) bytes came back")
+        let text = String(decoding: terminal, as: UTF8.self)
+        for count in 0..<40 { #expect(text.split(separator: "\r\n").count { $0 == "terminal: count \(count)" } == 1, "\(text)") }
+        #expect(bench.waitForOutput("guest-init: bye", within: .seconds(100)), "\(bench.output)")
+        #expect(try worker.next(timeout: .seconds(60)) == .resetRequested)
+        try worker.retire()
+    }
 }
 
 enum LinuxGuest {
