@@ -3,11 +3,17 @@ package import SystemPackage
 
 /// How a path is opened.
 package struct OpenMode: Sendable {
-    fileprivate let flags: CInt
+    let flags: CInt
     package static let read = OpenMode(flags: 0)
     /// For reading, without waiting for anybody: opening a FIFO waits for its writer otherwise.
     package static let readNow = OpenMode(flags: 0o4000)
     package static let readWrite = OpenMode(flags: 2)
+    /// For reading and writing, without waiting for anybody then or later.
+    package static let readWriteNow = OpenMode(flags: 2 | 0o4000)
+    /// For reading and writing, a block device only if nobody else has it for himself, as a mounted one (`O_EXCL`, open(2)).
+    package static let readWriteExclusively = OpenMode(flags: 2 | 0o200)
+    /// Neither for reading nor for writing: to see what is there (`O_PATH`).
+    package static let path = OpenMode(flags: 0o10000000)
     /// `O_APPEND | O_CREAT`, for writing.
     package static let append = OpenMode(flags: 1 | 0o2000 | 0o100)
     /// `O_CREAT | O_TRUNC`, for writing.

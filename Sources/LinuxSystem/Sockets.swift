@@ -32,6 +32,9 @@ package struct UnixSocket: ~Copyable, Sendable {
 
     package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
 
+    /// Most descriptors of one message (`SCM_MAX_FD`).
+    package static let mostDescriptors = Int(CL_MAXIMUM_DESCRIPTORS)
+
     /// The socket that this process was started with under a number, or `nil` when nothing is open there.
     package static func inherited(_ number: CInt) -> UnixSocket? {
         cl_status_flags(number) < 0 ? nil : UnixSocket(OwnedDescriptor(owning: number))
@@ -114,8 +117,13 @@ package struct UnixListener: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    package consuming func takeDescriptor() -> OwnedDescriptor { descriptor }
+
     /// The next connection, non-blocking. `EAGAIN` when none waits.
-    package borrowing func accept() throws(Errno) -> UnixSocket {
-        UnixSocket(try OwnedDescriptor(checking: cl_accept(descriptor.number)))
+    package borrowing func accept() throws(Errno) -> UnixSocket { try Self.accept(descriptor) }
+
+    /// The next connection to a socket that listens.
+    package static func accept(_ listener: borrowing OwnedDescriptor) throws(Errno) -> UnixSocket {
+        UnixSocket(try OwnedDescriptor(checking: cl_accept(listener.number)))
     }
 }

@@ -10,6 +10,7 @@ package final class SupervisorCore: Sendable {
 
     let host: Host
     let console: ConsoleRelay
+    let ports: PortRelay
     private struct Table {
         var machines: [String: MachineController] = [:]
         /// Names being set up, with their places among the worker users.
@@ -22,12 +23,14 @@ package final class SupervisorCore: Sendable {
     package init(host: Host) throws(Errno) {
         self.host = host
         console = try ConsoleRelay()
+        ports = try PortRelay()
         try FileSystem.createDirectory(host.configuration.runDirectory + "/machines")
     }
 
     /// Takes over what an earlier supervisor process left, then serves the console. Call once.
     package func start() throws {
         try console.start()
+        try ports.start()
         for machine in try Recovery(core: self).adoptAll() {
             table.withLock { $0.machines[machine.spec.name] = machine }
         }
@@ -65,6 +68,7 @@ package final class SupervisorCore: Sendable {
     /// A machine is off: what it held is let go of.
     @Sendable func forget(_ details: MachineDetails) {
         console.remove(machine: details.machine.name)
+        ports.remove(machine: details.machine.name)
         table.withLock { table in
             table.machines[details.machine.name] = nil
             table.ended[details.machine.name] = details
@@ -87,9 +91,7 @@ extension SupervisorCore: SupervisorService {
         guard let path = spec.image ?? host.configuration.defaultImage else {
             throw .invalidSpec(key: "image", reason: "it is missing, and this supervisor has no default image")
         }
-        if spec.console?.socket != nil {
-            throw .unavailable(feature: "console.socket", reason: "this version relays consoles only; use `baton console \(spec.name)`")
-        }
+        try HostCPUs.require(spec.vcpuAffinity)
         let image = try host.images.admit(path: path)
         guard image.description.models.contains("baton-1") else {
             throw .refused(machine: spec.name, reasons: ["image \(path) does not implement model baton-1"])
@@ -225,10 +227,12 @@ extension SupervisorCore: SupervisorService {
                     "→ see the log of batond; its worker may still run",
                 ])
         }
+        var acquired: MachineResources?
         do {
             let directory = host.directory(of: spec.name)
             try FileSystem.createDirectory(directory)
-            let resources = try MachineResources.acquire(spec, host: host)
+            let resources = try MachineResources.acquire(spec, host: host, diskUser: diskUser)
+            acquired = resources
             // A journal tells of one life, from power-on to the end; that of the life before is kept beside it.
             let journalPath = host.journal(of: spec.name)
             if FileSystem.exists(journalPath) { try FileSystem.rename(journalPath, to: journalPath + ".1") }
@@ -237,16 +241,32 @@ extension SupervisorCore: SupervisorService {
                 spec: spec, machineID: machineID, slot: slot, host: host, resources: resources, journal: try Journal(path: journalPath),
                 poweredOnAt: SystemClock.monotonic(), onEnd: forget)
             machine.note(JournalRecord(.poweredOn, at: Int(SystemClock.wall()), spec: spec, machineID: machineID, slot: slot))
-            try console.add(machine: spec.name, stream: resources.console, logPath: directory + "/console.log")
+            try attachRelays(machine: spec.name, resources)
             table.withLock { table in
                 table.machines[spec.name] = machine
                 table.ended[spec.name] = nil
             }
             return machine
         } catch {
+            acquired?.removeSockets()
             host.releaseCustody(of: spec.name)
             throw error as? ControlError ?? .failed(reason: "\(spec.name): \(error)")
         }
+    }
+
+    /// Lets clients reach the machine's streams.
+    func attachRelays(machine: String, _ resources: MachineResources) throws(Errno) {
+        let log = host.directory(of: machine) + "/console.log"
+        try console.add(machine: machine, stream: resources.console, logPath: log, listener: resources.consoleListener)
+        try ports.add(machine: machine, resources.devices.ports)
+    }
+
+    /// Which machine has a file or block device open as a disk, and whether it may write.
+    private func diskUser(_ identity: FileIdentity) -> (machine: String, writes: Bool)? {
+        for machine in table.withLock({ Array($0.machines.values) }) {
+            for disk in machine.resources.devices.disks where disk.identity == identity { return (machine.spec.name, disk.isWritable) }
+        }
+        return nil
     }
 
     /// Takes the name for a machine that is being set up: its place among the worker users.

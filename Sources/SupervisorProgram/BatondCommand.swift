@@ -17,7 +17,7 @@ package struct BatondCommand: ParsableCommand {
 
             SIGTERM ends it; machines run on, unless --stop-machines says otherwise.
             The configuration file is a JSON object: {"socket": "…", "runDirectory": "…", "imageDirectories": ["…"],
-            "fileDirectories": ["…"], "defaultImage": "…", "workerUserBase": 600000}. Options win over it.
+            "fileDirectories": ["…"], "diskDirectories": ["…"], "defaultImage": "…", "workerUserBase": 600000}. Options win over it.
             """,
         version: SupervisorCore.version)
 
@@ -44,6 +44,11 @@ package struct BatondCommand: ParsableCommand {
 
     @Option(name: .customLong("file-directory"), help: "Kernels and RAM disks must lie below one of these. Repeatable; / otherwise.")
     var fileDirectories: [String] = []
+
+    @Option(
+        name: .customLong("disk-directory"),
+        help: "Disks must lie below one of these, block devices too. Repeatable; /var/lib/baton/disks for root, / otherwise.")
+    var diskDirectories: [String] = []
 
     @Option(help: "The worker image of machines that name none.")
     var defaultImage: String?
@@ -105,7 +110,8 @@ package struct BatondCommand: ParsableCommand {
     private func announce(_ settings: Configuration, _ kept: [Capability]) {
         let rights =
             kept.isEmpty
-            ? "without privileges: no VFIO, no tap, workers run as this user" : "keeping \(kept.map(\.description).joined(separator: " "))"
+            ? "without privileges: no VFIO, only taps of this user, workers run as this user"
+            : "keeping \(kept.map(\.description).joined(separator: " "))"
         writeToStandardError("batond \(SupervisorCore.version): \(settings.socketPath), \(rights)")
     }
 
@@ -120,6 +126,8 @@ package struct BatondCommand: ParsableCommand {
             runDirectory: run, socketPath: socket ?? file?.socket ?? "\(run)/io.baton.Supervisor",
             imageDirectories: first(imageDirectories, file?.imageDirectories ?? [], ["/usr/lib/baton/images"]),
             fileDirectories: first(fileDirectories, file?.fileDirectories ?? [], ["/"]),
+            diskDirectories: first(
+                diskDirectories, file?.diskDirectories ?? [], [CurrentProcess.userID == 0 ? "/var/lib/baton/disks" : "/"]),
             workerUserBase: workerUserBase ?? file?.workerUserBase ?? 600_000)
         settings.defaultImage = defaultImage ?? file?.defaultImage
         settings.prepareDeadline = .seconds(max(1, prepareSeconds))

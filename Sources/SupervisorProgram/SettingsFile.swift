@@ -7,10 +7,11 @@ struct SettingsFile {
     var runDirectory: String?
     var imageDirectories: [String] = []
     var fileDirectories: [String] = []
+    var diskDirectories: [String] = []
     var defaultImage: String?
     var workerUserBase: UInt32?
 
-    static let keys = ["defaultImage", "fileDirectories", "imageDirectories", "runDirectory", "socket", "workerUserBase"]
+    static let keys = ["defaultImage", "diskDirectories", "fileDirectories", "imageDirectories", "runDirectory", "socket", "workerUserBase"]
 
     struct Fault: Error, CustomStringConvertible {
         let description: String
@@ -40,6 +41,7 @@ struct SettingsFile {
             case "runDirectory": runDirectory = try text()
             case "imageDirectories": imageDirectories = try texts()
             case "fileDirectories": fileDirectories = try texts()
+            case "diskDirectories": diskDirectories = try texts()
             case "defaultImage": defaultImage = try text()
             case "workerUserBase":
                 guard case .integer(let number) = value, let base = UInt32(exactly: number), base > 0 else {

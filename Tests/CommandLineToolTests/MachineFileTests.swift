@@ -11,9 +11,16 @@ struct MachineFileTests {
         boot: {kernel: vmlinuz, initrd: ../initrd.img, cmdline: "console=ttyS0 & more"}
         console: {socket: /run/web1.console}
         image: /usr/lib/baton/images/baton-vmm-0.1.0
-        devices: []
+        vcpu-affinity: [[0, 1], [0, 1], [2], [3]]
+        devices:
+          - disk: {path: web1.raw, serial: web1-root}
+          - disk: {path: /dev/vdb, read-only: true, queues: 1}
+          - net: {tap: tap-web1, mac: "52:54:00:12:34:56", queues: 2, mtu: 9000}
+          - console: {ports: [{name: org.example.agent, socket: /run/web1.agent}]}
+          - rng: {}
         upgrade:
           blackout-budget: 20ms
+          io-hold-budget: 500ms
           soak: {duration: 2min, on-failure: keep}
           on-crash: reset
           only-upgradable: true
@@ -37,9 +44,16 @@ struct MachineFileTests {
                 == MachineSpec(
                     name: "web1", vcpus: 4, memory: MemorySpec(sizeBytes: 8 << 30, pages: .huge2MiB, prefault: true),
                     boot: BootSpec(kernel: "/srv/guests/vmlinuz", initrd: "/srv/initrd.img", cmdline: "console=ttyS0 & more"),
-                    console: ConsoleSpec(socket: "/run/web1.console"), image: "/usr/lib/baton/images/baton-vmm-0.1.0", onCrash: .reset,
+                    console: ConsoleSpec(socket: "/run/web1.console"), image: "/usr/lib/baton/images/baton-vmm-0.1.0",
+                    devices: [
+                        .disk(DiskSpec(path: "/srv/guests/web1.raw", serial: "web1-root")),
+                        .disk(DiskSpec(path: "/dev/vdb", readOnly: true, queues: 1)),
+                        .net(NetSpec(tap: "tap-web1", mac: "52:54:00:12:34:56", queues: 2, mtu: 9000)),
+                        .console(PortsSpec(ports: [.init(name: "org.example.agent", socket: "/run/web1.agent")])), .rng(RandomSpec()),
+                    ], vcpuAffinity: [[0, 1], [0, 1], [2], [3]], onCrash: .reset,
                     upgrade: UpgradePolicy(
-                        blackoutBudgetNanoseconds: 20_000_000, soak: SoakPolicy(durationMilliseconds: 120_000, onFailure: .keep),
+                        blackoutBudgetNanoseconds: 20_000_000, ioHoldBudgetNanoseconds: 500_000_000,
+                        soak: SoakPolicy(durationMilliseconds: 120_000, onFailure: .keep),
                         onlyUpgradable: true)))
     }
 
@@ -79,8 +93,11 @@ struct MachineFileTests {
         arguments: [
             ("", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
             ("# nothing\n", "web1.yaml: empty; it needs at least name, vcpus, memory and boot"),
-            ("- a\n", "web1.yaml:1:1: a list where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
-            ("hello", "web1.yaml:1:1: a single value where keys are expected: name, vcpus, memory, boot, console, image, devices, upgrade"),
+            ("- a\n", "web1.yaml:1:1: a list where keys are expected: name, vcpus, vcpu-affinity, memory, boot, console, image, devices, upgrade"),
+            (
+                "hello",
+                "web1.yaml:1:1: a single value where keys are expected: name, vcpus, vcpu-affinity, memory, boot, console, image, devices, upgrade"
+            ),
             ("a: [", "web1.yaml:2:1: not YAML: did not find expected node content"),
             ("a: 1\n---\nb: 2\n", "web1.yaml:2:1: not YAML: but found another document"),
             ("a: \u{1}", "web1.yaml: not YAML: control characters are not allowed"),
@@ -143,6 +160,8 @@ enum MachineFileFaults {
         var testDescription: String { new }
     }
 
+    private static let disk = "disk: {path: web1.raw, serial: web1-root}"
+
     static let table = [
         Case("pages: 2MiB", "pages: 3MiB", #"3:29: memory.pages: "3MiB" is not a page size this machine has; use 4KiB, thp, 2MiB or 1GiB"#),
         Case("size: 8GiB", "size: 8GB", #"3:16: memory.size: "8GB" is not a size; write a whole number and B, KiB, MiB, GiB or TiB, as in 8GiB"#),
@@ -157,14 +176,16 @@ enum MachineFileFaults {
         Case("prefault: true", #"prefault: "true""#, #"3:45: memory.prefault: "true" is text, not true or false; write it without quotes"#),
         Case("vcpus: 4", "vcpus: four", #"2:8: vcpus: "four" is not a number of CPUs"#),
         Case("vcpus: 4", #"vcpus: "4""#, #"2:8: vcpus: "4" is text, not a number of CPUs; write it without quotes"#),
-        Case("vcpus: 4", "vcpus: 0", "2:8: vcpus: 0 is not a number of CPUs between 1 and 254"),
+        Case("vcpus: 4", "vcpus: 0", "2:8: vcpus: 0 is not a number of CPUs between 1 and 64"),
         Case("vcpus: 4", "vcpus: 4.5", #"2:8: vcpus: "4.5" is not a number of CPUs"#),
         Case("vcpus: 4", "vcpus: 99999999999999999999", #"2:8: vcpus: "99999999999999999999" is not a number of CPUs"#),
         Case("vcpus: 4", "vcpus:", "2:7: vcpus: empty; give it a value or leave the key out"),
         Case(
             "vcpus: 4", "vcpu: 4",
-            #"2:1: unknown key "vcpu"; did you mean vcpus? Allowed: name, vcpus, memory, boot, console, image, devices, upgrade"#),
-        Case("vcpus: 4", "colour: red", #"2:1: unknown key "colour". Allowed: name, vcpus, memory, boot, console, image, devices, upgrade"#),
+            #"2:1: unknown key "vcpu"; did you mean vcpus? Allowed: name, vcpus, vcpu-affinity, memory, boot, console, image, devices, upgrade"#),
+        Case(
+            "vcpus: 4", "colour: red",
+            #"2:1: unknown key "colour". Allowed: name, vcpus, vcpu-affinity, memory, boot, console, image, devices, upgrade"#),
         Case("vcpus: 4", "vcpus: 4\nname: web2", #"3:1: key "name" is there twice"#),
         Case("kernel: vmlinuz", "kernel: vmlinuz, kernel: b", #"4:25: key "kernel" is there twice"#),
         Case("kernel: vmlinuz", "kernle: vmlinuz", #"4:8: boot: unknown key "kernle"; did you mean kernel? Allowed: kernel, initrd, cmdline"#),
@@ -172,24 +193,58 @@ enum MachineFileFaults {
         Case(
             "name: web1", "name: Web 1",
             #"1:7: name: "Web 1": a name has 1 to 63 lower-case letters, digits, "-", "_" or ".", and begins with a letter or digit"#),
-        Case("20ms", "20", #"9:20: upgrade.blackout-budget: "20" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
-        Case("20ms", "2h", "9:20: upgrade.blackout-budget: not between 1ns and 1min"),
+        Case("20ms", "20", #"15:20: upgrade.blackout-budget: "20" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
+        Case("20ms", "2h", "15:20: upgrade.blackout-budget: not between 1ns and 1min"),
         Case(
             "duration: 2min", "duration: 1.5s",
-            #"10:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
-        Case("duration: 2min", "duration: 25h", "10:20: upgrade.soak.duration: longer than 24h"),
-        Case("duration: 2min", "duration: 10us", "10:20: upgrade.soak.duration: not a whole number of milliseconds"),
-        Case("on-failure: keep", "on-failure: panic", #"10:38: upgrade.soak.on-failure: "panic" is not a known answer; use revert or keep"#),
+            #"17:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
+        Case("duration: 2min", "duration: 25h", "17:20: upgrade.soak.duration: longer than 24h"),
+        Case("duration: 2min", "duration: 10us", "17:20: upgrade.soak.duration: not a whole number of milliseconds"),
+        Case("on-failure: keep", "on-failure: panic", #"17:38: upgrade.soak.on-failure: "panic" is not a known answer; use revert or keep"#),
         Case(
             "on-failure: keep", "probe: {tcp: \"10.0.0.5:443\"}",
-            "10:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
-        Case("on-crash: reset", "on-crash: rescue", "11:13: upgrade.on-crash: rescue is not supported yet by this version; use reset or stop"),
-        Case("on-crash: reset", "on-crash: explode", #"11:13: upgrade.on-crash: "explode" is not a crash policy; use reset or stop"#),
-        Case("devices: []", "devices: {}", "7:10: devices: not a list; each entry begins with \"- \""),
-        Case("devices: []", "devices: [{disk: {path: /d}}]", "7:11: devices[0]: disk is not supported yet by this version"),
-        Case("devices: []", "devices:\n  - net: {tap: t}", "8:5: devices[0]: net is not supported yet by this version"),
-        Case("devices: []", "devices: [{vfio: {address: x}}]", "7:11: devices[0]: vfio is not supported yet by this version"),
-        Case("devices: []", "devices: [{toaster: 1}]", "7:11: devices[0]: not a device; there are disk, net and vfio"),
+            "17:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
+        Case("on-crash: reset", "on-crash: rescue", "18:13: upgrade.on-crash: rescue is not supported yet by this version; use reset or stop"),
+        Case("on-crash: reset", "on-crash: explode", #"18:13: upgrade.on-crash: "explode" is not a crash policy; use reset or stop"#),
+        Case(disk, "disk: {serial: s}", "9:11: devices[0].disk.path: missing: a raw file or a block device"),
+        Case(disk, "dsik: {path: d}", #"9:5: devices[0]: "dsik" is not a device; did you mean disk? There are disk, net, console and rng"#),
+        Case(disk, "toaster: 1", #"9:5: devices[0]: "toaster" is not a device; there are disk, net, console and rng"#),
+        Case(disk, "vfio: {address: x}", "9:5: devices[0]: vfio is not supported yet by this version"),
+        Case(disk, "rng", "9:5: devices[0]: not a device; an entry is a kind and its keys, as in rng: {}"),
+        Case("- \(disk)", "- []", "9:5: devices[0]: not a device; an entry is a kind and its keys, as in disk: {path: web1.raw}"),
+        Case(disk, "disk: {path: d}\n    rng: {}", #"9:5: devices[0]: 2 keys where one device is expected; begin the next with "- ""#),
+        Case(
+            disk, "disk: {path: d, readonly: true}",
+            #"9:21: devices[0].disk: unknown key "readonly"; did you mean read-only? Allowed: path, read-only, serial, queues"#),
+        Case(disk, "disk: d", "9:11: devices[0].disk: a single value where keys are expected: path, read-only, serial, queues"),
+        Case(
+            "web1-root", "web1-root-of-the-first", "9:36: devices[0].disk.serial: it has more than 20 characters, or one that is not printable ASCII"),
+        Case("read-only: true, queues: 1", "queues: 12", "10:36: devices[1].disk.queues: 12 is not between 1 and 8"),
+        Case("read-only: true, queues: 1", "queues: all", #"10:36: devices[1].disk.queues: "all" is not a number of queues"#),
+        Case("52:54:00:12:34:56", "52:54:00:12:34", "11:31: devices[2].net.mac: it is not six bytes as in 52:54:00:12:34:56"),
+        Case(
+            "52:54:00:12:34:56", "53:54:00:12:34:56",
+            "11:31: devices[2].net.mac: 53:54:00:12:34:56 is a group's address; the first byte of an interface's own is even"),
+        Case("tap: tap-web1, ", "", "11:10: devices[2].net.tap: missing: the name of a tap interface, as in tap-web1"),
+        Case(
+            "tap: tap-web1", "tap: tap-of-the-web-1",
+            #"11:16: devices[2].net.tap: an interface's name has 1 to 15 printable characters, none of them a blank, "/", ":" or "%""#),
+        Case("mtu: 9000", "mtu: 9", "11:68: devices[2].net.mtu: 9 is not between 68 and 65521"),
+        Case("[{name: org.example.agent, socket: /run/web1.agent}]", "[]", "12:22: devices[3].console.ports: a console has 1 to 8 ports, not 0"),
+        Case(
+            "[{name: org.example.agent, socket: /run/web1.agent}]", "agent",
+            #"12:22: devices[3].console.ports: not a list; each entry begins with "- ""#),
+        Case(", socket: /run/web1.agent", "", "12:23: devices[3].console.ports[0].socket: missing: the path of a socket on this host"),
+        Case(
+            "socket: /run/web1.agent", "socket: /run/web1.console",
+            "12:57: devices[3].console.ports[0].socket: /run/web1.console is the socket of console.socket already"),
+        Case("rng: {}", "rng: {seed: 1}", #"13:11: devices[4].rng: unknown key "seed". Allowed: none"#),
+        Case("rng: {}", "rng: on", "13:10: devices[4].rng: a single value where {} is expected"),
+        Case("[2], [3]]", "[2]]", "7:16: vcpu-affinity: 3 lists of CPUs, and the machine has 4 vCPUs"),
+        Case("[2], [3]]", "[2], 3]", "7:38: vcpu-affinity[3]: not a list of CPUs; each vCPU has its own, as in [[0, 1], [2]]"),
+        Case("[2], [3]]", "[2], [x]]", "7:39: vcpu-affinity[3]: not the number of a CPU"),
+        Case("[2], [3]]", "[2], []]", "7:38: vcpu-affinity[3]: it names no CPU"),
+        Case("500ms", "2h", "16:19: upgrade.io-hold-budget: not between 1ns and 1min"),
         Case("console: {socket: /run/web1.console}", "console: on", "5:10: console: a single value where keys are expected: socket"),
     ]
 }

@@ -24,13 +24,27 @@ package enum StubData {
             revertableTo: new),
     ]
 
+    package static let devices: [DeviceSpec] = [
+        .disk(DiskSpec(path: "/srv/guests/web1.raw", serial: "web1-root")), .disk(DiskSpec(path: "/dev/vg0/data", readOnly: true, queues: 1)),
+        .net(NetSpec(tap: "tap-web1", queues: 2)),
+        .console(
+            PortsSpec(ports: [
+                .init(name: "org.example.agent", socket: "/run/baton/web1.agent"), .init(name: "log", socket: "/run/baton/web1.log"),
+            ])),
+        .rng(RandomSpec()),
+    ]
+
     package static func details(_ machine: Machine) -> MachineDetails {
-        MachineDetails(
-            machine: machine,
-            spec: MachineSpec(
-                name: machine.name, vcpus: machine.vcpus, memory: MemorySpec(sizeBytes: machine.memoryBytes, pages: .huge2MiB),
-                boot: BootSpec(kernel: "/srv/guests/vmlinuz", initrd: "/srv/guests/initrd.img", cmdline: "console=ttyS0")),
-            model: "baton-1", worker: .init(pid: 4711, uid: 990),
+        var spec = MachineSpec(
+            name: machine.name, vcpus: machine.vcpus, memory: MemorySpec(sizeBytes: machine.memoryBytes, pages: .huge2MiB),
+            boot: BootSpec(kernel: "/srv/guests/vmlinuz", initrd: "/srv/guests/initrd.img", cmdline: "console=ttyS0"))
+        if machine.name == "web1" {
+            spec.devices = devices
+            spec.vcpuAffinity = [[0, 1], [0, 1], [2], [3]]
+        }
+        return MachineDetails(
+            machine: machine, spec: spec, model: "baton-1", worker: .init(pid: 4711, uid: 990),
+            devices: spec.devices == nil ? nil : spec.settledDevices,
             operation: machine.name == "db2" ? .init(name: "upgrade", phase: "populate", elapsedNanoseconds: 812_000_000) : nil,
             blockers: machine.name == "old1" ? ["paused machines are upgraded once they run"] : [])
     }
@@ -45,7 +59,8 @@ package enum StubData {
     private static let durations: [(Phase, Int, String?)] = [
         (.preflight, 12_000_000, "checkpoint formats agree (cpu 3, irqchip 2)"), (.spawn, 3_000_000, nil), (.hello, 1_000_000, nil),
         (.lend, 400_000, nil), (.map, 600_000, nil), (.populate, 690_000_000, "8 GiB mapped, 2.1 M pages populated"),
-        (.build, 5_000_000, nil), (.prepared, 0, nil), (.settle, 2_300_000, nil), (.park, 40_000, nil), (.save, 70_000, "41 KiB"),
+        (.build, 5_000_000, nil), (.prepared, 0, nil), (.settle, 2_300_000, "I/O hold (guest running)"), (.park, 40_000, nil),
+        (.save, 70_000, "41 KiB"),
         (.saved, 10_000, nil), (.load, 90_000, nil), (.loaded, 10_000, nil), (.commit, 5_000, nil), (.fence, 15_000, nil),
         (.grant, 20_000, nil), (.running, 80_000, nil), (.retire, 210_000_000, nil), (.soak, 30 * second, "healthy"),
     ]
@@ -63,7 +78,7 @@ package enum StubData {
         HandoverRecord(
             machine: machine, kind: kind, outcome: .committed, fromGeneration: 7, toGeneration: 8, fromImage: old, toImage: new,
             startedAtNanoseconds: StubService.now - 31 * second, totalNanoseconds: 725_000_000, blackoutNanoseconds: 380_000,
-            budgetNanoseconds: 50_000_000,
+            budgetNanoseconds: 50_000_000, ioHoldNanoseconds: 2_800_000,
             phases: [
                 .init(name: "park", nanoseconds: 40_000), .init(name: "save", nanoseconds: 80_000), .init(name: "load", nanoseconds: 100_000),
                 .init(name: "commit", nanoseconds: 40_000), .init(name: "run", nanoseconds: 105_000),
@@ -77,6 +92,7 @@ package enum StubData {
         aborted.reason = "load: the incoming worker was killed by SIGSEGV"
         aborted.startedAtNanoseconds -= 3 * hour
         aborted.blackoutNanoseconds = nil
+        aborted.ioHoldNanoseconds = 4_600_000
         aborted.phases = []
         return [record(machine, kind: .upgrade), aborted]
     }

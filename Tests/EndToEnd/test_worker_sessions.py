@@ -147,7 +147,7 @@ def test_an_order_for_another_generation_or_out_of_place_is_refused(session):
         session.send(session.message(LOCATE, generation=generation))
         kind, _, sequence, _ = session.receive()
         assert (kind, sequence) == (REFUSED, session.sequence)
-    out_of_place = {"prepare": (4, struct.pack("<I", 3) + b"abc"), "settle": (5, b""), "save": (6, bytes(8)), "load": (7, bytes(12)), "grant": (8, b""),
+    out_of_place = {"prepare": (4, struct.pack("<I", 3) + b"abc"), "settle": (5, bytes(8)), "save": (6, bytes(8)), "load": (7, bytes(12)), "grant": (8, b""),
                     "resume": (9, b""), "pause": (11, b""), "unpause": (12, b""), "power off": (15, b""), "fingerprint": (16, b""),
                     "export": (3, struct.pack("<I", 0))}
     for name, (kind, payload) in out_of_place.items():

@@ -5,6 +5,7 @@
 #include "clinux_descriptors.h"
 #include "clinux_digest.h"
 #include "clinux_io.h"
+#include "clinux_disks.h"
 #include "clinux_kvm.h"
 #include "clinux_memory.h"
 #include "clinux_processes.h"

@@ -7,17 +7,19 @@ struct MachineFile {
     static let maximumLength = 1 << 20
 
     /// The file's name as it was given, for messages.
-    private let name: String
+    let name: String
     /// Where relative paths in the file begin.
     private let directory: String
 
     /// `directory` is absolute.
     static func read(_ text: String, name: String, directory: String) throws(MachineFileFault) -> MachineSpec {
         let file = MachineFile(name: name, directory: directory)
-        let spec = try file.spec(try file.compose(text))
+        let root = try file.compose(text)
+        let spec = try file.spec(root)
         do throws(ControlError) {
             try spec.validate()
         } catch {
+            if case .invalidSpec(let key, let reason) = error { throw MappingReader.fault(name, place(of: key, in: root), key, reason) }
             throw file.whole("\(Explanation(.control(error)).what)")
         }
         return spec
@@ -81,16 +83,19 @@ struct MachineFile {
 extension MachineFile {
     /// Every key there is, in the order in which messages list them.
     enum Keys {
-        static let top = ["name", "vcpus", "memory", "boot", "console", "image", "devices", "upgrade"]
+        static let top = ["name", "vcpus", "vcpu-affinity", "memory", "boot", "console", "image", "devices", "upgrade"]
         static let memory = ["size", "pages", "prefault"]
         static let boot = ["kernel", "initrd", "cmdline"]
         static let console = ["socket"]
-        static let upgrade = ["blackout-budget", "soak", "on-crash", "only-upgradable"]
+        static let upgrade = ["blackout-budget", "io-hold-budget", "soak", "on-crash", "only-upgradable"]
         static let soak = ["duration", "on-failure", "probe"]
 
         /// Dotted paths of all keys that hold a value.
         static var all: [String] {
-            let groups = [("memory", memory), ("boot", boot), ("console", console), ("upgrade", upgrade), ("upgrade.soak", soak)]
+            let groups = [
+                ("memory", memory), ("boot", boot), ("console", console), ("upgrade", upgrade), ("upgrade.soak", soak), ("disk", disk), ("net", net),
+                ("console.ports", port),
+            ]
             let nested = groups.flatMap { group, keys in keys.map { "\(group).\($0)" } }
             return (top + nested).filter { path in !groups.contains { $0.0 == path } }
         }
@@ -99,7 +104,6 @@ extension MachineFile {
     private func spec(_ node: Node) throws(MachineFileFault) -> MachineSpec {
         let top = try MappingReader(
             node, file: name, path: "", allowed: Keys.top)
-        try refuseDevices(top)
         _ = try top.required("name", "what the machine is called")
         _ = try top.required("vcpus", "how many CPUs the guest has")
         let upgrade = try top.mapping("upgrade", allowed: Keys.upgrade)
@@ -116,7 +120,8 @@ extension MachineFile {
             console: try top.mapping("console", allowed: Keys.console).map { reader throws(MachineFileFault) in
                 ConsoleSpec(socket: try path("socket", in: reader))
             },
-            image: try path("image", in: top), onCrash: try crashPolicy(upgrade), upgrade: try upgradePolicy(upgrade))
+            image: try path("image", in: top), devices: try devices(top), vcpuAffinity: try affinity(top), onCrash: try crashPolicy(upgrade),
+            upgrade: try upgradePolicy(upgrade))
     }
 
     private func memory(_ top: MappingReader) throws(MachineFileFault) -> MemorySpec {
@@ -145,6 +150,10 @@ extension MachineFile {
             guard 1...60_000_000_000 ~= budget else { throw reader.fault("blackout-budget", "not between 1ns and 1min") }
             policy.blackoutBudgetNanoseconds = budget
         }
+        if let hold = try reader.nanoseconds("io-hold-budget") {
+            guard 1...60_000_000_000 ~= hold else { throw reader.fault("io-hold-budget", "not between 1ns and 1min") }
+            policy.ioHoldBudgetNanoseconds = hold
+        }
         policy.onlyUpgradable = try reader.flag("only-upgradable") ?? false
         guard let soak = try reader.mapping("soak", allowed: Keys.soak) else { return policy }
         if soak.node("probe") != nil {
@@ -165,19 +174,7 @@ extension MachineFile {
         return try reader.choice("on-crash", of: CrashPolicy.self, not: "a crash policy") ?? .stop
     }
 
-    private func refuseDevices(_ top: MappingReader) throws(MachineFileFault) {
-        guard let node = top.node("devices") else { return }
-        guard case .sequence(let devices) = node else { throw top.fault("devices", "not a list; each entry begins with \"- \"") }
-        guard let device = devices.first else { return }
-        let kind = device.mapping?.first?.key.scalar?.string ?? device.scalar?.string
-        let known = ["disk", "net", "vfio"]
-        guard let kind, known.contains(kind) else {
-            throw MappingReader.fault(name, device.mark, "devices[0]", "not a device; there are disk, net and vfio")
-        }
-        throw MappingReader.fault(name, device.mark, "devices[0]", "\(kind) is not supported yet by this version")
-    }
-
-    private func path(_ key: String, in reader: MappingReader) throws(MachineFileFault) -> String? {
+    func path(_ key: String, in reader: MappingReader) throws(MachineFileFault) -> String? {
         guard let text = try reader.text(key) else { return nil }
         guard !text.utf8.contains(0), text.utf8.count < 4096 else { throw reader.fault(key, "not a path") }
         return AbsolutePath.of(text, in: directory)

@@ -15,7 +15,8 @@ struct MappingReader {
         self.path = path
         mark = node.mark
         guard case .mapping(let mapping) = node else {
-            throw Self.fault(file, node.mark, path.isEmpty ? nil : path, "\(node.kind) where keys are expected: \(allowed.listed)")
+            let expected = allowed.isEmpty ? "{} is expected" : "keys are expected: \(allowed.listed)"
+            throw Self.fault(file, node.mark, path.isEmpty ? nil : path, "\(node.kind) where \(expected)")
         }
         var entries: [String: (key: Node, value: Node)] = [:]
         for (key, value) in mapping {
@@ -23,7 +24,8 @@ struct MappingReader {
             guard allowed.contains(name) else {
                 let hint = Suggestion.nearest(to: name, among: allowed).map { "; did you mean \($0)?" } ?? ""
                 let place = path.isEmpty ? "" : "\(path): "
-                throw Self.fault(file, key.mark, nil, "\(place)unknown key \"\(name.shortened)\"\(hint) Allowed: \(allowed.listed)".punctuated)
+                let list = allowed.isEmpty ? "none" : allowed.listed
+                throw Self.fault(file, key.mark, nil, "\(place)unknown key \"\(name.shortened)\"\(hint) Allowed: \(list)".punctuated)
             }
             entries[name] = (key, value)
         }
@@ -100,6 +102,13 @@ extension MappingReader {
         return try MappingReader(node, file: file, path: dotted(key), allowed: allowed)
     }
 
+    /// The entries of the list at `key`.
+    func sequence(_ key: String) throws(MachineFileFault) -> [Node]? {
+        guard let node = node(key) else { return nil }
+        guard case .sequence(let entries) = node else { throw fault(key, "not a list; each entry begins with \"- \"") }
+        return Array(entries)
+    }
+
     private func plain(_ key: String, _ what: String) throws(MachineFileFault) -> String? {
         guard let text = try text(key) else { return nil }
         guard node(key)?.scalar?.style == .plain else { throw fault(key, "\"\(text.shortened)\" is text, not \(what); write it without quotes") }
@@ -126,7 +135,7 @@ extension Node {
 
 extension String {
     /// Text of a stranger, fit for a message.
-    fileprivate var shortened: String { count > 60 ? prefix(60) + "…" : self }
+    var shortened: String { count > 60 ? prefix(60) + "…" : self }
 
     /// A full stop where a sentence ended without one.
     fileprivate var punctuated: String { replacing("\" Allowed", with: "\". Allowed") }

@@ -34,7 +34,10 @@ struct HistoryText {
             "\(Quantity.ago(now - record.startedAtNanoseconds))  \(record.kind.rawValue)  "
             + "\(record.fromImage.version) → \(record.toImage.version)  \(record.outcome.rawValue)"
         var lines = style.bold(title.printable) + "\n"
-        guard let blackout = record.blackoutNanoseconds, blackout > 0 else { return lines + "  the guest was not stopped\n" }
+        let hold = record.ioHoldNanoseconds.map { "  I/O held \(Quantity.duration($0)), the blackout included\n" } ?? ""
+        guard let blackout = record.blackoutNanoseconds, blackout > 0 else {
+            return lines + hold.replacing(", the blackout included", with: "") + "  the guest was not stopped\n"
+        }
         let attributed = record.phases.reduce(0) { $0 + $1.nanoseconds }
         var table = Table([.init(""), .init("", .right), .init("")])
         for phase in record.phases + [.init(name: "unattributed", nanoseconds: max(0, blackout - attributed))] {
@@ -45,7 +48,7 @@ struct HistoryText {
         }
         table.add(["  blackout", .init(Quantity.duration(blackout), style.bold), ""])
         lines += table.render(style)
-        return lines
+        return lines + hold
     }
 
     /// The line that ends an upgrade.
@@ -55,6 +58,7 @@ struct HistoryText {
             let budget = record.budgetNanoseconds.map { " (budget \(Quantity.duration($0)))" } ?? ""
             parts.append("blackout \(style.bold(Quantity.duration(blackout)))\(budget)")
         }
+        if let hold = record.ioHoldNanoseconds { parts.append("I/O hold \(Quantity.duration(hold))") }
         parts.append("total \(Quantity.duration(record.totalNanoseconds))")
         return "  " + parts.joined(separator: "   ") + "\n"
     }

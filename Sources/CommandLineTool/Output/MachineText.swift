@@ -56,6 +56,7 @@ struct MachineText {
         add("initrd", spec.boot.initrd)
         add("cmdline", spec.boot.cmdline)
         add("console", spec.console?.socket)
+        for (index, device) in (details.devices ?? []).enumerated() { add(index == 0 ? "devices" : "", deviceLine(device)) }
         add("image", image(machine.image))
         add("generation", "\(machine.generation)")
         add("worker", details.worker.map { "pid \($0.pid), uid \($0.uid)" })
@@ -63,7 +64,8 @@ struct MachineText {
         add("doing", details.operation.map(operation))
         add("last", machine.lastHandover.map(lastHandover))
         add("revert to", machine.revertableTo.map(image) ?? "nothing")
-        add("upgrade", upgrade(spec.upgrade))
+        add("affinity", spec.vcpuAffinity.map(affinity))
+        add("upgrade", upgrade(spec.upgrade, holdsIO: details.devices?.isEmpty == false))
         add("on crash", spec.onCrash.rawValue)
         for blocker in details.blockers { add("blocker", blocker) }
         let state = self.state(machine.state)
@@ -75,6 +77,26 @@ struct MachineText {
             + "\(Quantity.bytes(machine.memoryBytes)), image \(machine.image.version.printable), generation \(machine.generation)\n"
     }
 
+    /// `00:01.0  disk  /srv/web1.raw, read-only, serial web1-root, 4 queues`.
+    private func deviceLine(_ device: Device) -> String {
+        let parts: [String?]
+        switch device.spec {
+        case .disk(let disk):
+            parts = [
+                disk.path, disk.readOnly ? "read-only" : nil, disk.serial.map { "serial \($0)" }, disk.queues.map { "\(Self.count($0, "queue"))" },
+            ]
+        case .net(let net):
+            parts = [net.tap, net.mac, net.queues.map { "\(Self.count($0, "queue pair"))" }, net.mtu.map { "MTU \($0)" }]
+        case .console(let console): parts = console.ports.map { "\($0.name) at \($0.socket)" }
+        case .rng: parts = []
+        }
+        let kind = device.spec.kind.rawValue
+        let text = parts.compactMap(\.self).joined(separator: ", ")
+        return device.address + "  " + (text.isEmpty ? kind : kind + String(repeating: " ", count: max(0, 7 - kind.count)) + "  " + text)
+    }
+
+    private static func count(_ number: Int, _ what: String) -> String { "\(number) \(what)\(number == 1 ? "" : "s")" }
+
     private func memory(_ memory: MemorySpec) -> String {
         "\(Quantity.bytes(memory.sizeBytes)) in \(memory.pages.rawValue) pages" + (memory.prefault ? ", prefaulted" : "")
     }
@@ -85,9 +107,14 @@ struct MachineText {
         "\(operation.name)\(operation.phase.map { ", at \($0)" } ?? ""), for \(Quantity.duration(operation.elapsedNanoseconds))"
     }
 
-    private func upgrade(_ policy: UpgradePolicy) -> String {
+    private func affinity(_ lists: [[Int]]) -> String {
+        lists.map { $0.map(String.init).joined(separator: ",") }.joined(separator: " ")
+    }
+
+    private func upgrade(_ policy: UpgradePolicy, holdsIO: Bool) -> String {
         let soak = Quantity.duration(policy.soak.durationMilliseconds * 1_000_000)
-        return "blackout at most \(Quantity.duration(policy.blackoutBudgetNanoseconds)), soak \(soak), then "
+        let hold = holdsIO ? "I/O hold at most \(Quantity.duration(policy.ioHoldBudget)), " : ""
+        return "blackout at most \(Quantity.duration(policy.blackoutBudgetNanoseconds)), \(hold)soak \(soak), then "
             + (policy.soak.onFailure == .revert ? "revert" : "keep") + " if unhealthy" + (policy.onlyUpgradable ? ", only upgradable" : "")
     }
 }

@@ -6,7 +6,7 @@ extension Interface {
             Runs virtual machines, and replaces the process under a running one.
             Times are nanoseconds unless a name says otherwise; points in time are counted from 1970.
             """,
-        types: specTypes + machineTypes + handoverTypes + descriptionTypes,
+        types: specTypes + deviceTypes + machineTypes + handoverTypes + descriptionTypes,
         methods: machineMethods + handoverMethods + hostMethods,
         errors: supervisorErrors)
 
@@ -23,9 +23,12 @@ extension Interface {
     private static let specTypes: [NamedType] = [
         record(
             "MachineSpec", "What an operator asks for: one machine. Paths are absolute.",
-            Field("name", .string), Field("vcpus", .int), Field("memory", .named("MemorySpec")), Field("boot", .named("BootSpec")),
+            Field("name", .string), Field("vcpus", .int),
+            Field("vcpuAffinity", .optional(.list(.list(.int))), "the host's CPUs each vCPU may run on, one list for each"),
+            Field("memory", .named("MemorySpec")), Field("boot", .named("BootSpec")),
             Field("console", .optional(.named("ConsoleSpec"))),
             Field("image", .optional(.string), "worker image to start with; the supervisor's default when absent"),
+            Field("devices", .optional(.list(.named("DeviceSpec"))), "device i is PCI function 00:(i + 1).0"),
             Field("onCrash", .named("CrashPolicy")), Field("upgrade", .named("UpgradePolicy"))),
         record(
             "MemorySpec", "Guest memory.", Field("sizeBytes", .int),
@@ -41,12 +44,36 @@ extension Interface {
         record(
             "UpgradePolicy", "How the machine is upgraded.",
             Field("blackoutBudgetNanoseconds", .int, "a handover that would stop the guest for longer is aborted"),
+            Field("ioHoldBudgetNanoseconds", .optional(.int), "a handover whose disks take longer to come to rest is aborted; 2 s when absent"),
             Field("soak", .named("SoakPolicy")),
             Field("onlyUpgradable", .bool, "refuse to run it when something in it could not be handed over")),
         record(
             "SoakPolicy", "How long health is watched after commit.", Field("durationMilliseconds", .int),
             Field("onFailure", .named("SoakFailurePolicy"))),
         choice("SoakFailurePolicy", "What bad health during soak leads to.", of: SoakPolicy.FailurePolicy.self),
+    ]
+
+    private static let deviceTypes: [NamedType] = [
+        record(
+            "DeviceSpec", "One device. Exactly one member is there.", Field("disk", .optional(.named("DiskSpec"))),
+            Field("net", .optional(.named("NetSpec"))), Field("console", .optional(.named("PortsSpec"))),
+            Field("rng", .optional(.named("RandomSpec")))),
+        record(
+            "DiskSpec", "A virtio disk on a raw file or a block device.", Field("path", .string), Field("readOnly", .bool),
+            Field("serial", .optional(.string), "printable ASCII, at most 20 bytes"),
+            Field("queues", .optional(.int), "1 to 8; as many as vCPUs and at most 4 when absent")),
+        record(
+            "NetSpec", "A virtio network interface on a tap that is there.", Field("tap", .string, "name of the interface"),
+            Field("mac", .optional(.string), "derived from the machine's name and the device's place when absent"),
+            Field("queues", .optional(.int), "queue pairs, 1 to 8; 1 when absent"), Field("mtu", .optional(.int), "1500 when absent")),
+        record("PortsSpec", "A virtio console: byte streams between guest and sockets.", Field("ports", .list(.named("PortSpec")))),
+        record(
+            "PortSpec", "One stream of a virtio console.", Field("name", .string, "what the guest knows it by"),
+            Field("socket", .string, "a stream socket the supervisor listens on")),
+        record("RandomSpec", "A virtio source of randomness."),
+        record(
+            "Device", "A device as a machine has it, with everything settled that its description left open.",
+            Field("address", .string, "PCI address, as in 00:01.0"), Field("spec", .named("DeviceSpec"))),
     ]
 
     private static let machineTypes: [NamedType] = [
@@ -65,7 +92,8 @@ extension Interface {
         record(
             "MachineDetails", "A machine, with everything worth knowing.", Field("machine", .named("Machine")),
             Field("spec", .named("MachineSpec")), Field("model", .string, "the guest-visible machine, fixed at power-on"),
-            Field("worker", .optional(.named("Worker"))), Field("operation", .optional(.named("Operation"))),
+            Field("worker", .optional(.named("Worker"))), Field("devices", .optional(.list(.named("Device")))),
+            Field("operation", .optional(.named("Operation"))),
             Field("blockers", .list(.string), "why it cannot be upgraded or reverted")),
         record("Worker", "The process that runs a machine.", Field("pid", .int), Field("uid", .int)),
         record(
@@ -86,7 +114,9 @@ extension Interface {
             Field("toGeneration", .int), Field("fromImage", .named("ImageReference")), Field("toImage", .named("ImageReference")),
             Field("startedAtNanoseconds", .int), Field("totalNanoseconds", .int),
             Field("blackoutNanoseconds", .optional(.int), "what the guest missed; absent when it was never stopped"),
-            Field("budgetNanoseconds", .optional(.int)), Field("phases", .list(.named("PhaseTime")), "parts of the blackout"),
+            Field("budgetNanoseconds", .optional(.int)),
+            Field("ioHoldNanoseconds", .optional(.int), "for how long requests to disks and networks waited"),
+            Field("phases", .list(.named("PhaseTime")), "parts of the blackout"),
             Field("steps", .list(.named("StepTime")))),
         choice("StepState", "What a step does.", of: Step.State.self),
         record(

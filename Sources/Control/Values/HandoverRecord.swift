@@ -15,6 +15,8 @@ package struct HandoverRecord: Codable, Sendable, Equatable {
     /// What the guest missed. Absent when it was never stopped.
     package var blackoutNanoseconds: Int?
     package var budgetNanoseconds: Int?
+    /// For how long the guest's requests to disks and networks waited: from *settle* until it ran again. Absent when it was not held.
+    package var ioHoldNanoseconds: Int?
     /// Parts of the blackout; what they leave over is shown as `unattributed`.
     package var phases: [Phase]
     package var steps: [StepTime]
@@ -62,7 +64,8 @@ package struct HandoverRecord: Codable, Sendable, Equatable {
     package init(
         machine: String, kind: Kind, outcome: Outcome, reason: String? = nil, fromGeneration: Int, toGeneration: Int,
         fromImage: ImageReference, toImage: ImageReference, startedAtNanoseconds: Int, totalNanoseconds: Int,
-        blackoutNanoseconds: Int? = nil, budgetNanoseconds: Int? = nil, phases: [Phase] = [], steps: [StepTime] = []
+        blackoutNanoseconds: Int? = nil, budgetNanoseconds: Int? = nil, ioHoldNanoseconds: Int? = nil, phases: [Phase] = [],
+        steps: [StepTime] = []
     ) {
         self.machine = machine
         self.kind = kind
@@ -76,6 +79,7 @@ package struct HandoverRecord: Codable, Sendable, Equatable {
         self.totalNanoseconds = totalNanoseconds
         self.blackoutNanoseconds = blackoutNanoseconds
         self.budgetNanoseconds = budgetNanoseconds
+        self.ioHoldNanoseconds = ioHoldNanoseconds
         self.phases = phases
         self.steps = steps
     }

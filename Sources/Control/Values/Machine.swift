@@ -80,18 +80,22 @@ package struct MachineDetails: Codable, Sendable, Equatable {
     /// The guest-visible model, fixed at power-on.
     package var model: String
     package var worker: Worker?
+    /// Its devices; none when absent.
+    package var devices: [Device]?
     /// What is being done to it now.
     package var operation: Operation?
     /// Why it cannot be upgraded or reverted, where that is so.
     package var blockers: [String]
 
     package init(
-        machine: Machine, spec: MachineSpec, model: String, worker: Worker? = nil, operation: Operation? = nil, blockers: [String] = []
+        machine: Machine, spec: MachineSpec, model: String, worker: Worker? = nil, devices: [Device]? = nil, operation: Operation? = nil,
+        blockers: [String] = []
     ) {
         self.machine = machine
         self.spec = spec
         self.model = model
         self.worker = worker
+        self.devices = devices
         self.operation = operation
         self.blockers = blockers
     }

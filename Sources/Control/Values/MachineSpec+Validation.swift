@@ -1,6 +1,6 @@
 extension MachineSpec {
-    /// Most vCPUs a machine may have.
-    package static let maximumVCPUs = 254
+    /// Most vCPUs a machine of model `baton-1` may have.
+    package static let maximumVCPUs = 64
     /// Most guest memory, 4 TiB, and least, 2 MiB.
     package static let memoryBounds = (2 << 20)...(4 << 40)
 
@@ -16,12 +16,15 @@ extension MachineSpec {
         try validatePath(boot.kernel, "boot.kernel")
         try validatePath(boot.initrd, "boot.initrd")
         try validatePath(image, "image")
-        try validatePath(console?.socket, "console.socket")
+        try validateSocket(console?.socket, "console.socket")
+        try validateDevices()
+        try validateAffinity()
         let cmdline = boot.cmdline ?? ""
         try require(cmdline.utf8.count <= 2047, "boot.cmdline", "it is longer than 2047 bytes")
         try require(!cmdline.utf8.contains(0), "boot.cmdline", "it contains a NUL")
         try require(
             1...60_000_000_000 ~= upgrade.blackoutBudgetNanoseconds, "upgrade.blackout-budget", "it is not between 1 ns and 60 s")
+        try require(1...60_000_000_000 ~= upgrade.ioHoldBudget, "upgrade.io-hold-budget", "it is not between 1 ns and 60 s")
         try require(0...86_400_000 ~= upgrade.soak.durationMilliseconds, "upgrade.soak.duration", "it is not between 0 and 24 h")
     }
 
@@ -42,11 +45,11 @@ extension MachineSpec {
         }
     }
 
-    private func require(_ condition: Bool, _ key: String, _ reason: String) throws(ControlError) {
+    func require(_ condition: Bool, _ key: String, _ reason: String) throws(ControlError) {
         guard condition else { throw .invalidSpec(key: key, reason: reason) }
     }
 
-    private func validatePath(_ path: String?, _ key: String) throws(ControlError) {
+    func validatePath(_ path: String?, _ key: String) throws(ControlError) {
         guard let path else { return }
         try require(path.hasPrefix("/"), key, "\"\(path)\" is not an absolute path")
         try require(path.utf8.count < 4096 && !path.utf8.contains(0), key, "it is not a path")

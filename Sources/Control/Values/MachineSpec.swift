@@ -3,17 +3,21 @@ package struct MachineSpec: Codable, Sendable, Equatable {
     /// Lower-case letters, digits, `-`, `_` and `.`; at most 63 characters, the first a letter or digit.
     package var name: String
     package var vcpus: Int
+    /// The host's CPUs each vCPU may run on, one list for each; no restriction when absent.
+    package var vcpuAffinity: [[Int]]?
     package var memory: MemorySpec
     package var boot: BootSpec
     package var console: ConsoleSpec?
     /// The worker image to start with; the supervisor's default when absent.
     package var image: String?
+    /// None when absent.
+    package var devices: [DeviceSpec]?
     package var onCrash: CrashPolicy
     package var upgrade: UpgradePolicy
 
     package init(
         name: String, vcpus: Int, memory: MemorySpec, boot: BootSpec, console: ConsoleSpec? = nil, image: String? = nil,
-        onCrash: CrashPolicy = .stop, upgrade: UpgradePolicy = UpgradePolicy()
+        devices: [DeviceSpec]? = nil, vcpuAffinity: [[Int]]? = nil, onCrash: CrashPolicy = .stop, upgrade: UpgradePolicy = UpgradePolicy()
     ) {
         self.name = name
         self.vcpus = vcpus
@@ -21,6 +25,8 @@ package struct MachineSpec: Codable, Sendable, Equatable {
         self.boot = boot
         self.console = console
         self.image = image
+        self.devices = devices
+        self.vcpuAffinity = vcpuAffinity
         self.onCrash = onCrash
         self.upgrade = upgrade
     }
@@ -91,18 +97,25 @@ package enum CrashPolicy: String, Codable, Sendable, CaseIterable {
 package struct UpgradePolicy: Codable, Sendable, Equatable {
     /// A handover that would stop the guest for longer is aborted.
     package var blackoutBudgetNanoseconds: Int
+    /// A handover whose disks do not come to rest within it is aborted; ``defaultIOHoldBudgetNanoseconds`` when absent.
+    package var ioHoldBudgetNanoseconds: Int?
     package var soak: SoakPolicy
     /// The machine is refused at `Run` when something in it could not be handed over.
     package var onlyUpgradable: Bool
 
     /// 50 ms.
     package static let defaultBlackoutBudgetNanoseconds = 50_000_000
+    /// 2 s: longer than a busy disk takes, shorter than a guest's patience with one.
+    package static let defaultIOHoldBudgetNanoseconds = 2_000_000_000
+
+    package var ioHoldBudget: Int { ioHoldBudgetNanoseconds ?? Self.defaultIOHoldBudgetNanoseconds }
 
     package init(
-        blackoutBudgetNanoseconds: Int = UpgradePolicy.defaultBlackoutBudgetNanoseconds, soak: SoakPolicy = SoakPolicy(),
-        onlyUpgradable: Bool = false
+        blackoutBudgetNanoseconds: Int = UpgradePolicy.defaultBlackoutBudgetNanoseconds, ioHoldBudgetNanoseconds: Int? = nil,
+        soak: SoakPolicy = SoakPolicy(), onlyUpgradable: Bool = false
     ) {
         self.blackoutBudgetNanoseconds = blackoutBudgetNanoseconds
+        self.ioHoldBudgetNanoseconds = ioHoldBudgetNanoseconds
         self.soak = soak
         self.onlyUpgradable = onlyUpgradable
     }

@@ -3,22 +3,35 @@ internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
 
-/// Reads every machine's console, keeps a bounded log of it, and passes it on to whoever is attached.
+/// Reads every machine's serial console, keeps a bounded log of it, and passes it on to whoever is attached: by `baton console`, or at the machine's own socket.
 ///
-/// The stream is in custody: while no supervisor runs it collects in the socket, and nothing is lost until that is full. One thread
-/// serves all machines; a client that does not read is dropped, never waited for.
+/// The stream is in custody: while no supervisor runs it collects in the socket, and nothing is lost until that is full. Bytes are taken out of
+/// it once they are in the log and with the clients, so a supervisor that is killed loses none. One thread serves all machines, and the guest waits
+/// for no client.
 final class ConsoleRelay: Sendable {
     private struct Line {
         let machine: String
         let stream: SharedDescriptor
         let log: ConsoleLog
-        var clients: [SharedDescriptor] = []
+        let listener: SocketListener?
+        var clients: [ConsoleClient] = []
+        /// The guest takes no more input just now.
+        var guestIsFull = false
+        /// When clients that are behind are given up; `nil` while the machine runs.
+        var deadline: Int64?
+
+        var isFinished: Bool {
+            guard let deadline else { return false }
+            return !clients.contains(where: \.isBehind) || SystemClock.monotonic() >= deadline
+        }
     }
     private let lines = Mutex<[Line]>([])
     private let wake: EventDescriptor
 
     /// What a client that attaches is shown of the past.
     static let recall = 16 << 10
+    /// How long a client has to take what a machine sent before its end.
+    private static let patience: Int64 = 10_000_000_000
 
     init() throws(Errno) {
         wake = try EventDescriptor()
@@ -30,18 +43,23 @@ final class ConsoleRelay: Sendable {
         }.detach()
     }
 
-    func add(machine: String, stream: SharedDescriptor, logPath: String) throws(Errno) {
+    func add(machine: String, stream: SharedDescriptor, logPath: String, listener: SocketListener?) throws(Errno) {
         try stream.descriptor.setNonBlocking(true)
         let log = try ConsoleLog(path: logPath)
-        lines.withLock { $0.append(Line(machine: machine, stream: stream, log: log)) }
+        lines.withLock { $0.append(Line(machine: machine, stream: stream, log: log, listener: listener)) }
         wake.signal()
     }
 
-    /// Takes in what is left and lets the clients go.
+    /// The machine is off: takes in what is left, and lets the clients go once they have it.
     func remove(machine: String) {
+        let deadline = SystemClock.monotonic() + Self.patience
         lines.withLock { lines in
-            for index in lines.indices where lines[index].machine == machine { Self.drain(&lines[index]) }
-            lines.removeAll { $0.machine == machine }
+            for index in lines.indices where lines[index].machine == machine && lines[index].deadline == nil {
+                lines[index].listener?.remove()
+                Self.drain(&lines[index])
+                lines[index].deadline = deadline
+            }
+            lines.removeAll(where: \.isFinished)
         }
         wake.signal()
     }
@@ -49,55 +67,69 @@ final class ConsoleRelay: Sendable {
     /// Attaches a client: the newest part of the past, then everything to come. `pending`: what it has typed already.
     func attach(machine: String, _ connection: SharedDescriptor, pending: [UInt8]) {
         lines.withLock { lines in
-            guard let index = lines.firstIndex(where: { $0.machine == machine }) else { return }
-            _ = try? connection.descriptor.write(lines[index].log.tail(Self.recall).span)
+            guard let index = lines.firstIndex(where: { $0.machine == machine && $0.deadline == nil }) else { return }
             if !pending.isEmpty { try? lines[index].stream.descriptor.writeAll(pending) }
-            lines[index].clients.append(connection)
+            Self.attach(connection, to: &lines[index])
         }
         wake.signal()
     }
 
+    private static func attach(_ connection: SharedDescriptor, to line: inout Line) {
+        var client = ConsoleClient(connection)
+        client.give(line.log.tail(recall))
+        line.clients.append(client)
+    }
+
     private func serveOnce() {
-        let watched = lines.withLock { lines in lines.map { (stream: $0.stream, clients: $0.clients) } }
         var poll = Poll([(wake.descriptor.number, .readable)])
-        for line in watched {
-            poll.add(line.stream.number)
-            for client in line.clients { poll.add(client.number) }
+        var deadline: Int64?
+        let watched = lines.withLock { lines in
+            for line in lines {
+                if let end = line.deadline {
+                    deadline = min(deadline ?? end, end)
+                } else {
+                    poll.add(line.stream.number, line.guestIsFull ? [.readable, .writable] : .readable)
+                    if let listener = line.listener { poll.add(listener.file.number) }
+                }
+                for client in line.clients {
+                    poll.add(client.connection.number, client.interest(guestTakes: !line.guestIsFull && line.deadline == nil))
+                }
+            }
+            return lines
         }
-        _ = try? poll.wait(timeout: nil)
+        _ = try? poll.wait(timeout: deadline.map { .nanoseconds(max(0, $0 - SystemClock.monotonic())) })
         wake.take()
-        lines.withLock { lines in
-            for index in lines.indices {
-                Self.drain(&lines[index])
-                Self.takeInput(&lines[index])
+        // Descriptors that were waited for stay open until here.
+        withExtendedLifetime(watched) {
+            lines.withLock { lines in
+                for index in lines.indices { Self.serve(&lines[index]) }
+                lines.removeAll(where: \.isFinished)
             }
         }
+    }
+
+    private static func serve(_ line: inout Line) {
+        if line.deadline == nil {
+            while let connection = line.listener?.accept() { attach(connection, to: &line) }
+            drain(&line)
+            line.guestIsFull = false
+        }
+        for index in line.clients.indices {
+            line.clients[index].flush()
+            if line.deadline == nil, !line.clients[index].passInput(to: line.stream) { line.guestIsFull = true }
+            line.clients[index].lookForEnd(guestTakes: !line.guestIsFull && line.deadline == nil)
+        }
+        line.clients.removeAll(where: \.isGone)
     }
 
     /// Guest to log and clients.
     private static func drain(_ line: inout Line) {
         // A worker that writes faster than this reads gets its turn like any other.
         for _ in 0..<16 {
-            guard let bytes = try? line.stream.descriptor.read(upTo: 16 << 10), !bytes.isEmpty else { return }
+            guard let bytes = try? UnixSocket.peek(line.stream.descriptor, upTo: 16 << 10), !bytes.isEmpty else { return }
             line.log.append(bytes)
-            line.clients.removeAll { client in (try? client.descriptor.write(bytes.span)) != bytes.count }
-        }
-    }
-
-    /// Clients to guest. A client at its end, or in error, is dropped.
-    private static func takeInput(_ line: inout Line) {
-        let stream = line.stream
-        line.clients.removeAll { client in
-            do {
-                let bytes = try client.descriptor.read(upTo: 4096)
-                if bytes.isEmpty { return true }
-                _ = try? stream.descriptor.write(bytes.span)
-                return false
-            } catch Errno.wouldBlock {
-                return false
-            } catch {
-                return true
-            }
+            for index in line.clients.indices { line.clients[index].give(bytes) }
+            _ = try? line.stream.descriptor.read(upTo: bytes.count)
         }
     }
 }

@@ -35,6 +35,7 @@ extension HandoverRun {
         do {
             let report = try outgoing.order(.resume, within: host.configuration.answerDeadline)
             guard case .resumed = report else { throw WorkerFailure.misbehaved("it answered resume with report \(report.kind)") }
+            times.holdEnded = SystemClock.monotonic()
             return .aborted(step: trouble.step, reason: trouble.reason)
         } catch {
             if outgoing.ended != nil { return goOnWithoutOutgoing(trouble) }

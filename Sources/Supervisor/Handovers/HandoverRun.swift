@@ -194,16 +194,18 @@ final class HandoverRun {
     }
 
     func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], to worker: Worker) throws(Trouble) {
-        let order = Order.lend(entries: lease.map(\.entry), total: UInt32(lease.count))
-        let report = try ask(worker, order, descriptors: lease.map(\.descriptor), .lend, within: answer)
-        guard report == .lent(held: UInt32(lease.count)) else { throw unexpected(report, .lend, .incoming) }
+        do { try worker.lend(lease, within: answer, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .lend) }
     }
 
     private func settle() throws(Trouble) {
         settled = true  // from the order on: what it began must be undone by an abort
-        try step(.settle, "back ends drained (guest running)") { () throws(Trouble) in
-            let report = try ask(outgoing, .settle(holdNanoseconds: 2_000_000_000), .settle, within: answer)
-            guard case .settled = report else { throw unexpected(report, .settle, .outgoing) }
+        let hold = spec.upgrade.ioHoldBudget
+        try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
+            let order = Order.settle(holdNanoseconds: UInt64(max(1, hold)))
+            if spec.holdsIO { times.holdBegan = SystemClock.monotonic() }
+            let report = try ask(outgoing, order, .settle, within: answer + .nanoseconds(Int64(hold)))
+            guard case .settled(let began, _) = report else { throw unexpected(report, .settle, .outgoing) }
+            if spec.holdsIO { times.holdBegan = began }
         }
     }
 
@@ -299,9 +301,13 @@ final class HandoverRun {
         do {
             return try worker.order(order, descriptors: descriptors, within: limit, abort: committed ? nil : abort)
         } catch {
-            let side: Trouble.Side = error == .abortRequested ? .supervisor : worker === outgoing ? .outgoing : .incoming
-            throw Trouble(step: step, side: side, failure: error)
+            throw trouble(error, worker, step)
         }
+    }
+
+    private func trouble(_ failure: WorkerFailure, _ worker: Worker, _ step: Handover.Step) -> Trouble {
+        let side: Trouble.Side = failure == .abortRequested ? .supervisor : worker === outgoing ? .outgoing : .incoming
+        return Trouble(step: step, side: side, failure: failure)
     }
 
     func unexpected(_ report: Report, _ step: Handover.Step, _ side: Trouble.Side) -> Trouble {

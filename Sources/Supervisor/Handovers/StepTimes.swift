@@ -11,6 +11,9 @@ struct StepTimes {
     private var spans: [Span] = .init(repeating: Span(), count: Handover.Step.allCases.count)
     let began: Int64
     let beganWall: Int64
+    /// When the back ends stopped taking requests, and, after an abort, when they took them again. CLOCK_MONOTONIC.
+    var holdBegan: Int64?
+    var holdEnded: Int64?
 
     init() {
         began = SystemClock.monotonic()
@@ -44,6 +47,12 @@ struct StepTimes {
     var blackout: Int64? {
         guard let stopped = beginning(of: .park), let ran = ending(of: .running) else { return nil }
         return ran - stopped
+    }
+
+    /// For how long requests of the guest waited: until it ran again, in one worker or the other.
+    var ioHold: Int64? {
+        guard let holdBegan, let end = ending(of: .running) ?? holdEnded else { return nil }
+        return max(0, end - holdBegan)
     }
 
     /// The blackout split so that the parts add up; what no step accounts for is the time messages and wake-ups take.

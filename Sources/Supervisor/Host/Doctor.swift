@@ -7,7 +7,7 @@ struct Doctor {
     let host: Host
 
     func examine() -> [Check] {
-        [kvm, privileges, memoryLock, openFiles, imageDirectories, hugePages, iommu]
+        [kvm, privileges, memoryLock, openFiles, imageDirectories, diskDirectories, tun, hugePages, iommu]
     }
 
     private var kvm: Check {
@@ -27,7 +27,9 @@ struct Doctor {
         }
         return Check(
             name: "worker users", verdict: .warning,
-            detail: "started without privileges: workers run as this user, nothing keeps one machine's worker from another's; no VFIO, no tap")
+            detail:
+                "started without privileges: workers run as this user, nothing keeps one machine's worker from another's; no VFIO, only taps of this user"
+        )
     }
 
     private var memoryLock: Check {
@@ -51,6 +53,28 @@ struct Doctor {
         return Check(
             name: "image directories", verdict: missing.isEmpty ? .ok : .warning,
             detail: missing.isEmpty ? host.configuration.imageDirectories.joined(separator: ", ") : "missing: \(missing.joined(separator: ", "))")
+    }
+
+    private var diskDirectories: Check {
+        let directories = host.configuration.diskDirectories
+        let missing = directories.filter { !FileSystem.exists($0) }
+        return Check(
+            name: "disk directories", verdict: missing.count == directories.count ? .warning : .ok,
+            detail: missing.isEmpty
+                ? directories.joined(separator: ", ")
+                : "missing: \(missing.joined(separator: ", ")); machines with disks below it are refused: make it, or name others with --disk-directory"
+        )
+    }
+
+    private var tun: Check {
+        do {
+            _ = try OwnedDescriptor.open("/dev/net/tun", .readWriteNow)
+            return Check(name: "/dev/net/tun", verdict: .ok, detail: "can be opened for network interfaces; the taps are yours to make")
+        } catch {
+            return Check(
+                name: "/dev/net/tun", verdict: .warning,
+                detail: "\(error): machines with network interfaces are refused; load the module tun, or give this user the right to it")
+        }
     }
 
     private var hugePages: Check {

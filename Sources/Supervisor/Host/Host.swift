@@ -14,6 +14,8 @@ package struct Configuration: Sendable {
     package var imageDirectories: [String]
     /// Kernels and initial RAM disks must lie below one of these.
     package var fileDirectories: [String]
+    /// Disks must lie below one of these.
+    package var diskDirectories: [String]
     /// What a machine starts with that names no image.
     package var defaultImage: String?
     /// First of the users set aside for workers, when privileged.
@@ -27,12 +29,14 @@ package struct Configuration: Sendable {
     package var healthDeadline: Duration = .milliseconds(500)
 
     package init(
-        runDirectory: String, socketPath: String, imageDirectories: [String], fileDirectories: [String] = ["/"], workerUserBase: UInt32 = 600_000
+        runDirectory: String, socketPath: String, imageDirectories: [String], fileDirectories: [String] = ["/"], diskDirectories: [String] = [],
+        workerUserBase: UInt32 = 600_000
     ) {
         self.runDirectory = runDirectory
         self.socketPath = socketPath
         self.imageDirectories = imageDirectories
         self.fileDirectories = fileDirectories
+        self.diskDirectories = diskDirectories
         self.workerUserBase = workerUserBase
     }
 }

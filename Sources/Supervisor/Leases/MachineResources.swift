@@ -17,16 +17,26 @@ struct MachineResources: Sendable {
     let console: SharedDescriptor
     let kernel: SharedDescriptor
     let initialRAMDisk: SharedDescriptor?
+    /// Where clients of the serial console connect, if anywhere.
+    let consoleListener: SocketListener?
+    let devices: DeviceResources
+
+    /// What a stream between guest and clients holds while nobody reads it.
+    static let streamBuffer = 1 << 20
 
     private enum Name {
         static let kvm = "kvm", memory = "ram", commitWord = "commit-word", consoleOfWorker = "console-worker", console = "console"
-        static let kernel = "kernel", initialRAMDisk = "initrd"
+        static let kernel = "kernel", initialRAMDisk = "initrd", consoleListener = "console-listener"
     }
 
     /// Opens and creates everything and deposits it. What was deposited before a failure is dropped again by the caller.
-    static func acquire(_ spec: MachineSpec, host: Host) throws(ControlError) -> MachineResources {
+    ///
+    /// `diskUser`: which machine has a disk open, and whether it may write.
+    static func acquire(
+        _ spec: MachineSpec, host: Host, diskUser: @escaping DiskUser
+    ) throws(ControlError) -> MachineResources {
         try HugePages.require(spec.memory)
-        let console = try failing("console") { () throws(Errno) in try UnixSocket.streamPair(buffer: 1 << 20) }
+        let console = try failing("console") { () throws(Errno) in try UnixSocket.streamPair(buffer: streamBuffer) }
         let workerEnd = console.far
         let ownEnd = SharedDescriptor(console.takeNear().takeDescriptor())
         let created = (
@@ -36,30 +46,44 @@ struct MachineResources: Sendable {
             kernel: try host.openBootFile(spec.boot.kernel, key: "boot.kernel"),
             initrd: try spec.boot.initrd.map { path throws(ControlError) in try host.openBootFile(path, key: "boot.initrd") }
         )
+        let listener = try spec.console?.socket.map { path throws(ControlError) in try SocketListener(path: path, key: "console.socket") }
         let deposits: [(String, SharedDescriptor?)] = [
             (Name.kvm, created.kvm), (Name.memory, created.memory), (Name.commitWord, created.word), (Name.consoleOfWorker, workerEnd),
             (Name.console, ownEnd), (Name.kernel, created.kernel), (Name.initialRAMDisk, created.initrd),
+            (Name.consoleListener, listener?.file),
         ]
-        for (name, descriptor) in deposits {
-            guard let descriptor else { continue }
-            do { try host.custody.put(CustodyKey(machine: spec.name, name: name), descriptor) } catch {
-                throw .failed(reason: "\(error)")
+        do throws(ControlError) {
+            for case (let name, let descriptor?) in deposits {
+                do { try host.custody.put(CustodyKey(machine: spec.name, name: name), descriptor) } catch { throw .failed(reason: "\(error)") }
             }
+            return MachineResources(
+                machine: spec.name, kvm: created.kvm, memory: created.memory, commitWordFile: created.word,
+                commitWord: try failing("commit word") { () throws(Errno) in try mapWord(created.word) },
+                consoleOfWorker: workerEnd, console: ownEnd, kernel: created.kernel, initialRAMDisk: created.initrd, consoleListener: listener,
+                devices: try DeviceResources.acquire(spec, host: host, diskUser: diskUser))
+        } catch {
+            listener?.remove()
+            throw error
         }
-        return MachineResources(
-            machine: spec.name, kvm: created.kvm, memory: created.memory, commitWordFile: created.word,
-            commitWord: try failing("commit word") { () throws(Errno) in try mapWord(created.word) },
-            consoleOfWorker: workerEnd, console: ownEnd, kernel: created.kernel, initialRAMDisk: created.initrd)
+    }
+
+    /// Takes the names of the machine's sockets away: nobody connects any more.
+    func removeSockets() {
+        consoleListener?.remove()
+        for port in devices.ports { port.listener.remove() }
     }
 
     /// Takes everything of `machine` back out of custody, after a restart of the supervisor.
-    static func adopt(_ machine: String, custody: CustodyClient) throws -> MachineResources {
+    static func adopt(_ spec: MachineSpec, custody: CustodyClient) throws -> MachineResources {
+        let machine = spec.name
         func get(_ name: String) throws(CustodyError) -> SharedDescriptor { try custody.get(CustodyKey(machine: machine, name: name)) }
         let word = try get(Name.commitWord)
         return MachineResources(
             machine: machine, kvm: try get(Name.kvm), memory: try get(Name.memory), commitWordFile: word, commitWord: try mapWord(word),
             consoleOfWorker: try get(Name.consoleOfWorker), console: try get(Name.console), kernel: try get(Name.kernel),
-            initialRAMDisk: try? get(Name.initialRAMDisk))
+            initialRAMDisk: try? get(Name.initialRAMDisk),
+            consoleListener: try spec.console?.socket.map { path in SocketListener(path: path, file: try get(Name.consoleListener)) },
+            devices: try DeviceResources.adopt(spec, custody: custody))
     }
 
     /// What a worker is lent, in the order in which it is sent.
@@ -73,7 +97,7 @@ struct MachineResources: Sendable {
         if let checkpoint {
             lease.append((ManifestEntry(name: "checkpoint", kind: .checkpoint), checkpoint))
         }
-        return lease
+        return lease + devices.lease
     }
 
     /// What a cold start is lent besides.

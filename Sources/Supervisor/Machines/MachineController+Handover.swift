@@ -112,7 +112,8 @@ extension MachineController {
             machine: spec.name, kind: kind, outcome: outcome, reason: reason, fromGeneration: Int(run.outgoing.generation),
             toGeneration: Int(worker?.generation ?? run.outgoing.generation), fromImage: run.outgoing.image.reference, toImage: run.image.reference,
             startedAtNanoseconds: Int(times.beganWall), totalNanoseconds: Int(SystemClock.monotonic() - times.began),
-            blackoutNanoseconds: times.blackout.map { Int($0) }, budgetNanoseconds: spec.upgrade.blackoutBudgetNanoseconds, phases: times.phases,
+            blackoutNanoseconds: times.blackout.map { Int($0) }, budgetNanoseconds: spec.upgrade.blackoutBudgetNanoseconds,
+            ioHoldNanoseconds: times.ioHold.map { Int($0) }, phases: times.phases,
             steps: times.records)
         lastHandover = record
         note(JournalRecord(.handoverEnded, at: Int(SystemClock.wall()), handover: record))

@@ -36,11 +36,7 @@ extension MachineController {
             guard case .hello(let identity) = try launched.report(to: 0, within: answer), identity.version == image.description.version,
                 identity.protocolVersion == Envelope.protocolVersion
             else { throw WorkerFailure.misbehaved("it does not say hello as its image describes it") }
-            let lease = resources.lease(checkpoint: nil) + resources.bootLease()
-            let order = Order.lend(entries: lease.map(\.entry), total: UInt32(lease.count))
-            guard try launched.order(order, descriptors: lease.map(\.descriptor), within: answer) == .lent(held: UInt32(lease.count)) else {
-                throw WorkerFailure.misbehaved("it does not hold what it was lent")
-            }
+            try launched.lend(resources.lease(checkpoint: nil) + resources.bootLease(), within: answer)
             // The word names the generation that may run, before it does.
             resources.commitWord.store(CommitWord(.running, generation).rawValue)
             guard case .running = try launched.order(.start(startSpecification), within: prepare) else {
@@ -63,7 +59,8 @@ extension MachineController {
         return StartSpecification(
             machineID: bytes, name: spec.name, vcpus: UInt32(spec.vcpus), memory: UInt64(spec.memory.sizeBytes),
             commandLine: spec.boot.cmdline ?? "",
-            pageSize: spec.memory.pages == .transparentHuge ? 2 << 20 : UInt64(spec.memory.pages.sizeBytes), prefault: spec.memory.prefault)
+            pageSize: spec.memory.pages == .transparentHuge ? 2 << 20 : UInt64(spec.memory.pages.sizeBytes), prefault: spec.memory.prefault,
+            affinities: spec.affinityMasks, devices: spec.deviceSpecifications)
     }
 
     /// The worker is gone with the guest's vCPU state: the machine's crash policy decides.

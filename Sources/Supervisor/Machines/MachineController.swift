@@ -218,7 +218,7 @@ final class MachineController: @unchecked Sendable {
                 revertableTo: previousImage?.reference), spec: spec, model: "baton-1",
             worker: worker.map { worker in
                 .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))
-            }, blockers: remark.map { [$0] } ?? [])
+            }, devices: spec.devices == nil ? nil : spec.settledDevices, blockers: remark.map { [$0] } ?? [])
         published.withLock { $0 = details }
         imagesInUse.withLock { $0 = trail.digests + [details.machine.image.digest] }
     }

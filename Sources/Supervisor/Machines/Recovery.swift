@@ -24,24 +24,23 @@ struct Recovery {
     }
 
     private func adopt(_ name: String, _ keys: [CustodyKey]) throws -> MachineController? {
-        let directory = host.directory(of: name)
         let records = try Journal.read(path: host.journal(of: name))
         guard let powerOn = records.last(where: { $0.kind == .poweredOn }), let spec = powerOn.spec, let machineID = powerOn.machineID else {
             throw ControlError.failed(reason: "its journal has no power-on")
         }
         let life = Array(records[(records.lastIndex(where: { $0.kind == .poweredOn }) ?? 0)...])
         if life.contains(where: { $0.kind == .ended }) {
-            finishEnding(name, keys)
+            finishEnding(spec, keys)
             return nil
         }
-        let resources = try MachineResources.adopt(name, custody: host.custody)
+        let resources = try MachineResources.adopt(spec, custody: host.custody)
         let machine = try MachineController(
             spec: spec, machineID: machineID, slot: powerOn.slot ?? 0, host: host, resources: resources,
             journal: try Journal(path: host.journal(of: name)),
             poweredOnAt: SystemClock.monotonic() - (SystemClock.wall() - Int64(powerOn.at)), onEnd: core.forget)
         machine.lastHandover = Journal.handovers(life).last
         let workers = try adoptWorkers(name, keys, life, CommitWord(rawValue: resources.commitWord.load()))
-        try core.console.add(machine: name, stream: resources.console, logPath: directory + "/console.log")
+        try core.attachRelays(machine: name, resources)
         let paused = life.last { $0.kind == .paused || $0.kind == .resumed }?.kind == .paused
         try machine.start { machine in
             machine.takeOver(workers, trail: imageTrail(life), life)
@@ -52,14 +51,15 @@ struct Recovery {
     }
 
     /// Goes on ending a machine whose end was written down and not finished.
-    private func finishEnding(_ name: String, _ keys: [CustodyKey]) {
+    private func finishEnding(_ spec: MachineSpec, _ keys: [CustodyKey]) {
         for key in keys where key.name == WorkerLauncher.Part.process.rawValue {
             guard let process = try? host.custody.get(key), let own = try? process.descriptor.duplicate() else { continue }
             let worker = ProcessDescriptor(own)
             try? worker.send(.kill)
             _ = worker.waitForEnd(timeout: .seconds(10))
         }
-        host.releaseCustody(of: name)
+        for path in spec.socketPaths { FileSystem.removeSocket(path) }
+        host.releaseCustody(of: spec.name)
     }
 
     /// Every worker of the machine whose process and session are in custody, dead or alive. One that the journal does not know was

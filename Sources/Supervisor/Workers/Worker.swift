@@ -77,6 +77,18 @@ package final class Worker: @unchecked Sendable {
         return try report(to: sequence, within: limit, abort: abort)
     }
 
+    /// Lends descriptors, as many at a time as a message carries, and makes sure that the worker holds them all. It held none of these names.
+    func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], within limit: Duration, abort: CInt? = nil) throws(WorkerFailure) {
+        var held = 0
+        while held < lease.count {
+            let part = lease[held..<min(held + UnixSocket.mostDescriptors, lease.count)]
+            held += part.count
+            let order = Order.lend(entries: part.map(\.entry), total: UInt32(lease.count))
+            let report = try self.order(order, descriptors: part.map(\.descriptor), within: limit, abort: abort)
+            guard report == .lent(held: UInt32(held)) else { throw .misbehaved("it does not hold what it was lent") }
+        }
+    }
+
     /// Waits for the report to order `expected`, or for `hello` when that is 0.
     func report(to expected: UInt32, within limit: Duration, abort: CInt? = nil) throws(WorkerFailure) -> Report {
         let deadline = SystemClock.monotonic() + limit.nanoseconds

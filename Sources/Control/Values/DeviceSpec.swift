@@ -1,0 +1,159 @@
+/// One device of a machine, as its operator asks for it. Device i is PCI function 00:(i + 1).0.
+///
+/// In JSON an object with exactly one member, named like the case.
+package enum DeviceSpec: Codable, Sendable, Equatable {
+    case disk(DiskSpec)
+    case net(NetSpec)
+    case console(PortsSpec)
+    case rng(RandomSpec)
+
+    /// Most devices of a machine.
+    package static let limit = 30
+
+    package enum Kind: String, CodingKey, CaseIterable, Sendable {
+        case disk, net, console, rng
+    }
+
+    package var kind: Kind {
+        switch self {
+        case .disk: .disk
+        case .net: .net
+        case .console: .console
+        case .rng: .rng
+        }
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Kind.self)
+        let present = try container.allKeys.filter { key in try !container.decodeNil(forKey: key) }
+        guard present.count == 1, let kind = present.first else {
+            throw DecodingError.dataCorrupted(.init(codingPath: decoder.codingPath, debugDescription: "a device has exactly one kind"))
+        }
+        self =
+            switch kind {
+            case .disk: .disk(try container.decode(DiskSpec.self, forKey: .disk))
+            case .net: .net(try container.decode(NetSpec.self, forKey: .net))
+            case .console: .console(try container.decode(PortsSpec.self, forKey: .console))
+            case .rng: .rng(try container.decode(RandomSpec.self, forKey: .rng))
+            }
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Kind.self)
+        switch self {
+        case .disk(let disk): try container.encode(disk, forKey: .disk)
+        case .net(let net): try container.encode(net, forKey: .net)
+        case .console(let console): try container.encode(console, forKey: .console)
+        case .rng(let random): try container.encode(random, forKey: .rng)
+        }
+    }
+}
+
+/// A virtio disk on a raw file or a block device.
+package struct DiskSpec: Codable, Sendable, Equatable {
+    package var path: String
+    package var readOnly: Bool
+    /// What the guest reads as the disk's serial number: printable ASCII, at most 20 bytes.
+    package var serial: String?
+    /// Request queues; as many as vCPUs and at most 4 when absent.
+    package var queues: Int?
+
+    package init(path: String, readOnly: Bool = false, serial: String? = nil, queues: Int? = nil) {
+        self.path = path
+        self.readOnly = readOnly
+        self.serial = serial
+        self.queues = queues
+    }
+}
+
+/// A virtio network interface on a tap that the operator has made.
+package struct NetSpec: Codable, Sendable, Equatable {
+    /// The tap's name.
+    package var tap: String
+    /// Six bytes in hexadecimal with colons; derived from the machine's name and the device's place when absent.
+    package var mac: String?
+    /// Queue pairs.
+    package var queues: Int?
+    package var mtu: Int?
+
+    package init(tap: String, mac: String? = nil, queues: Int? = nil, mtu: Int? = nil) {
+        self.tap = tap
+        self.mac = mac
+        self.queues = queues
+        self.mtu = mtu
+    }
+}
+
+/// A virtio console: byte streams between the guest and sockets of the host, by name.
+package struct PortsSpec: Codable, Sendable, Equatable {
+    package var ports: [Port]
+
+    package init(ports: [Port]) { self.ports = ports }
+
+    package struct Port: Codable, Sendable, Equatable {
+        /// What the guest knows it by.
+        package var name: String
+        /// A stream socket the supervisor listens on.
+        package var socket: String
+
+        package init(name: String, socket: String) {
+            self.name = name
+            self.socket = socket
+        }
+    }
+}
+
+/// A virtio source of randomness. There is nothing to say about it.
+package struct RandomSpec: Codable, Sendable, Equatable {
+    package init() {}
+}
+
+/// A device as a machine has it: everything that its description left open is settled.
+package struct Device: Codable, Sendable, Equatable {
+    /// Its PCI address, as in `00:01.0`.
+    package var address: String
+    package var spec: DeviceSpec
+
+    package init(address: String, spec: DeviceSpec) {
+        self.address = address
+        self.spec = spec
+    }
+}
+
+extension MachineSpec {
+    /// Its devices with their addresses and with everything settled that the description leaves open.
+    package var settledDevices: [Device] {
+        (devices ?? []).enumerated().map { index, device in
+            // Device numbers are written in hexadecimal, as lspci(8) does.
+            let number = String(index + 1, radix: 16)
+            let address = "00:" + (number.count == 1 ? "0" : "") + number + ".0"
+            switch device {
+            case .disk(var disk):
+                disk.queues = disk.queues ?? min(vcpus, DiskSpec.defaultQueues)
+                return Device(address: address, spec: .disk(disk))
+            case .net(var net):
+                net.mac = net.mac ?? MACAddress.derived(machine: name, index: index)
+                net.queues = net.queues ?? 1
+                net.mtu = net.mtu ?? NetSpec.defaultMTU
+                return Device(address: address, spec: .net(net))
+            case .console, .rng: return Device(address: address, spec: device)
+            }
+        }
+    }
+}
+
+extension DiskSpec {
+    static let defaultQueues = 4
+    package static let queueRange = 1...8
+}
+
+extension NetSpec {
+    package static let defaultMTU = 1500
+    package static let queueRange = 1...8
+    /// What virtio allows below and a tap above.
+    package static let mtuRange = 68...65521
+}
+
+extension PortsSpec {
+    package static let portRange = 1...8
+}
