@@ -18,6 +18,9 @@ final class RecordedTransport: VirtioTransport {
     func configurationChanged() { record.withLock { $0.changes += 1 } }
     func fail(_ reason: String) { record.withLock { if $0.fault == nil { $0.fault = reason } } }
 
+    /// As after a reset of the device.
+    func reset() { record.withLock { $0.fault = nil } }
+
     var hasFailed: Bool { fault != nil }
     var fault: String? { record.withLock { $0.fault } }
     var changes: Int { record.withLock { $0.changes } }

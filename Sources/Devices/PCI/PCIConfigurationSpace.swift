@@ -148,7 +148,7 @@ package struct PCIConfigurationSpace: Sendable {
         guard command.contains(.memory) else { return nil }
         let address = base(of: bar)
         // The end of the address space is where a BAR is while it is being sized.
-        return address > .max - bar.size || !bar.is64Bit && address + bar.size > 1 << 32 ? nil : address
+        return address > .max - bar.size || !bar.is64Bit && address + bar.size >= 1 << 32 ? nil : address
     }
 
     /// What is in a BAR's address bits.

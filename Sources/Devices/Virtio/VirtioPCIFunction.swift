@@ -15,7 +15,7 @@ package protocol DoorbellRegistry: AnyObject, Sendable {
 /// A virtio device as a PCI function (virtio 1.2 §4.1): modern only, interrupts by MSI-X only, one BAR.
 package final class VirtioPCIFunction: PCIFunction {
     package let device: any VirtioDevice
-    private let registers: VirtioRegisters
+    let registers: VirtioRegisters
     private let endpoint: PCIEndpoint
     private let window: VirtioWindow
     private let memory: GuestMemory
