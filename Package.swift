@@ -107,7 +107,9 @@ let package = Package(
             ],
             exclude: ["Golden", "Fixtures"], swiftSettings: strict),
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
-        tests("DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "Wire", systemPackage], exclude: ["Golden"]),
+        .target(name: "TapTestSupport", path: "Tests/TapTestSupport", cSettings: strictC),
+        tests(
+            "DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "TapTestSupport", "Wire", systemPackage], exclude: ["Golden"]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

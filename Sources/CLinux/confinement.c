@@ -40,8 +40,8 @@ int cl_confine_system_calls(void) {
         LOAD(nr), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1), RETURN(SECCOMP_RET_KILL_PROCESS),
 
         // ioctl: how large a disk is, what a tap's queue leaves to the guest; and KVM's, by the type byte of the request.
-        IF_EQUAL(__NR_ioctl, 0, 10), ARGUMENT(1), IF_EQUAL(BLKGETSIZE64, 6, 0), IF_EQUAL(BLKSSZGET, 5, 0),
-        IF_EQUAL(TUNSETOFFLOAD, 4, 0), IF_EQUAL(TUNSETVNETHDRSZ, 3, 0), IF_EQUAL(TUNSETQUEUE, 2, 0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
+        IF_EQUAL(__NR_ioctl, 0, 9), ARGUMENT(1), IF_EQUAL(BLKGETSIZE64, 5, 0), IF_EQUAL(BLKSSZGET, 4, 0),
+        IF_EQUAL(TUNSETOFFLOAD, 3, 0), IF_EQUAL(TUNSETQUEUE, 2, 0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
         IF_EQUAL(KVM_IOCTL_TYPE << 8, 0, 1), RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),
 
         // Waiting and moving bytes.

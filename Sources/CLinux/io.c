@@ -57,7 +57,6 @@ int64_t cl_write_zeroes(int fd, int64_t offset, int64_t length) {
     return n < 0 ? -errno : n;
 }
 
-int cl_tap_set_header(int fd, int length) { return ioctl(fd, TUNSETVNETHDRSZ, &length) ? -errno : 0; }
 int cl_tap_set_offloads(int fd, unsigned offloads) { return ioctl(fd, TUNSETOFFLOAD, (unsigned long)offloads) ? -errno : 0; }
 
 int cl_tap_attach(int fd, int on) {

@@ -58,6 +58,11 @@ package struct GuestVector: Sendable {
             rest -= taken
             if parts[first].length == 0 { first += 1 }
         }
+        // A list that is filled at one end and emptied at the other does not grow.
+        if first >= Self.maximumParts || first == parts.count {
+            parts.removeSubrange(..<first)
+            first = 0
+        }
     }
 
     /// Drops the last `dropped` bytes, all if there are fewer.

@@ -74,7 +74,7 @@ static int everyday(int ram, int ends[2]) {
     MUST(cl_transfer(event, 1, halves, 0, -1) <= 0 && cl_data_sync(ram) == 0 && cl_punch_hole(ram, 0, 4096) == 0);
     MUST(cl_capacity(ram) == 1 << 20 && cl_block_size(ram) == 512 && cl_zero_range(ram, 0, 4096) == -EOPNOTSUPP);
     MUST(ioctl(ram, BLKSSZGET, &count) < 0 && ioctl(ram, BLKGETSIZE64, &ends) < 0);
-    MUST(cl_tap_set_header(ram, 12) == -ENOTTY && cl_tap_set_offloads(ram, 0) == -ENOTTY && cl_tap_attach(ram, 1) == -ENOTTY);
+    MUST(cl_tap_set_offloads(ram, 0) == -ENOTTY && cl_tap_attach(ram, 1) == -ENOTTY);
     int doorbells = cl_epoll();
     MUST(doorbells >= 0 && cl_epoll_add(doorbells, event, 1) == 0 && cl_write(event, &(uint64_t){ 1 }, 8) == 8 && cl_epoll_wait(doorbells) == 1);
     MUST(cl_write(2, "", 0) == 0);

@@ -55,7 +55,7 @@ final class RingDriver {
         self.base = base
         size = queue.maximumSize
         usesEventIndex = features.contains(.eventIndex)
-        precondition(size <= 512, "the rings would not fit")
+        precondition(size <= 1024, "the rings would not fit")
     }
 
     var descriptors: UInt64 { base }

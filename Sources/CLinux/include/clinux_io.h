@@ -21,7 +21,6 @@ int cl_zero_range(int fd, int64_t offset, int64_t length);  // fallocate: zeros,
 int64_t cl_write_zeroes(int fd, int64_t offset, int64_t length);  // by writing them; how many, 64 KiB at most
 
 // A queue of a tap (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE).
-int cl_tap_set_header(int fd, int length);                  // TUNSETVNETHDRSZ
 int cl_tap_set_offloads(int fd, unsigned offloads);         // TUNSETOFFLOAD, TUN_F_*
 int cl_tap_attach(int fd, int on);                          // TUNSETQUEUE; -EINVAL when it is so already
 

@@ -122,7 +122,7 @@ package final class DeviceThread: Sendable {
         }
         let timeout = first.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
         guard (try? poll.wait(timeout: timeout)) != nil else { return }
-        bell.take()
+        if !poll.result(at: 0).isEmpty { bell.take() }
         if currentGoal != .run { return }
         for (entry, index) in watched.enumerated() where !poll.result(at: entry + 1).isEmpty {
             sources[index].handle(poll.result(at: entry + 1))

@@ -42,6 +42,9 @@ package final class Virtqueue: Sendable {
 
     // For back ends.
 
+    /// How many descriptors the driver has given it.
+    package var size: UInt16 { live.withLock { $0.configuration.size } }
+
     /// The next chain that the driver has made available; `nil` when there is none, or the queue is closed.
     package func pop() -> DescriptorChain? {
         var chain = DescriptorChain()
