@@ -25,7 +25,10 @@ extension DeviceSpecification {
             return try doing("using the disk that is device \(index)") { () throws(Errno) in
                 VirtioBlock(try DiskFile(file, isReadOnly: disk.readOnly), serial: disk.serial, queues: Int(disk.queues))
             }
-        case .network: throw VMMError("device \(index) is a network interface, which this image does not have")
+        case .network(let network):
+            var taps: [SharedDescriptor] = []
+            for pair in 0..<Int(network.queuePairs) { taps.append(try lent.find(.tap(device: index, queue: pair))) }
+            return VirtioNetwork(taps: taps, mac: network.mac, mtu: network.mtu)
         case .console(let console):
             var ports: [(name: String, stream: SharedDescriptor)] = []
             for (port, name) in console.ports.enumerated() { ports.append((name, try lent.find(.consolePort(device: index, port: port)))) }
@@ -35,7 +38,7 @@ extension DeviceSpecification {
     }
 
     /// The sections of all back ends there are.
-    static let backEndSections = [VirtioBlockState.section, VirtioConsoleState.section, VirtioEntropyState.section]
+    static let backEndSections = [VirtioBlockState.section, VirtioNetworkState.section, VirtioConsoleState.section, VirtioEntropyState.section]
 
     /// For people.
     var description: String {
