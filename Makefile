@@ -15,7 +15,7 @@ sources := Package.swift Sources Tests
 # Test targets that need /dev/kvm, run several processes or take long: `make check` leaves them out.
 not_unit := ^(KVM|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
 
-.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long bench soak demo bare-test clean
+.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long lab-bench bench soak demo bare-test clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,9 @@ lab-shell: setup ## a shell in the lab
 lab-long: build images guest ## the lab's suites in their long form
 	BATON_LONG=1 lab/run $(SUITE)
 
+lab-bench: images guest ## throughput of virtio disk and network, beside QEMU's, in the lab
+	lab/run linux-bench
+
 lab-kernel: setup ## build the lab's kernel, if it is not in the cache
 	@lab/build-kernel
 
@@ -64,8 +67,8 @@ bench: images guest ## blackouts and memory, as a table and JSON
 soak: images guest ## 1,000 handovers in a row: nothing lost, nothing grown
 	scripts/soak
 
-demo: images guest ## a running machine moves to a newer VMM, survives broken ones, and goes back
-	scripts/demo
+demo: images guest ## a running machine moves to a newer VMM, survives broken ones, goes back; then a Linux guest in the lab
+	ACT=$(ACT) scripts/demo
 
 bare-test: setup ## set-up and checks in a fresh Debian 12
 	scripts/bare-test

@@ -1,6 +1,7 @@
 """A Linux guest run by QEMU, with the devices a guest of Baton has: to compare with, and to try a test without handovers."""
 import os
 import subprocess
+import time
 
 from . import programs
 from .running import Running
@@ -51,8 +52,6 @@ class QemuGuest(Running):
 
     def power_off(self, seconds=30):
         """Tells it to, and waits for QEMU's end; returns how long that took."""
-        import time
-
         began = time.monotonic()
         self.serial.send("poweroff")
         assert self.process.wait(seconds) == 0, self.log.read_text()

@@ -8,6 +8,7 @@ from .network import Peer
 from .page import Page
 
 FIELD = re.compile(r"([\w-]+)=(\S*)")
+PROBLEM = re.compile("@problem|@fio error|@cpu wrong|@clock back|@stream (wrong|error)")
 # Emulation within emulation on a busy machine.
 BOOT_SECONDS = 120
 
@@ -87,15 +88,13 @@ class Running:
     def finish(self, seconds=90):
         """Ends the loads. What each came to: {"cpu": {...}, "clock": …, "disk": …, "files": …, "stream": …, "peer": …, "problems": [...]}."""
         results = {"peer": self.peer.finish(seconds)} if self.peer else {}
-        since = self.serial.position
         lines, _ = self.order("finish", "^@finished", seconds)
-        del since
         for line in lines:
             word, _, rest = line.removeprefix("@").partition(" ")
             if line.startswith("@") and word != "problem":
                 results.setdefault(word, {}).update(FIELD.findall(rest))
         # Since it was ready, not only now.
-        results["problems"] = [line for line in self.serial.lines[self._since:] if re.match("@problem|@fio error|@cpu wrong|@clock back|@stream (wrong|error)", line)]
+        results["problems"] = [line for line in self.serial.lines[self._since:] if PROBLEM.match(line)]
         results["numbered"] = {tag: self.numbered(tag, stream) for tag, stream in (("tty", "serial"), ("hvc", "hvc"), ("stream", "stream"))}
         return results
 

@@ -21,12 +21,13 @@ class Spec:
     words: str = ""
     tap: Tap | None = None
     disk: pathlib.Path | None = None
+    disk_directory: pathlib.Path | None = None
     files: pathlib.Path | None = None
 
     def with_devices(self, tap, disk_mib=64, files_mib=64):
         """One disk for fio, one with a file system, a network interface."""
         self.tap = tap
-        self.disk = disks.raw(self.directory / f"{self.name}-disk.raw", disk_mib)
+        self.disk = disks.raw((self.disk_directory or self.directory) / f"{self.name}-disk.raw", disk_mib)
         self.files = disks.ext4(self.directory / f"{self.name}-files.raw", files_mib)
         return self
 
