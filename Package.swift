@@ -65,7 +65,7 @@ let package = Package(
                 "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Wire", crypto, systemPackage,
             ]),
 
-        module("SupervisorProgram", ["Control", "Keeper", "LinuxSystem", "Privilege", "Supervisor", argumentParser]),
+        module("SupervisorProgram", ["Control", "Keeper", "LinuxSystem", "Privilege", "Supervisor", argumentParser, systemPackage]),
 
         // The command line.
         module("CommandLineTool", ["Checkpoint", "Control", "LinuxSystem", "Wire", argumentParser, systemPackage, yams]),

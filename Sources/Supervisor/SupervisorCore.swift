@@ -31,6 +31,7 @@ package final class SupervisorCore: Sendable {
     package func start() throws {
         try console.start()
         try ports.start()
+        try host.logs.start()
         for machine in try Recovery(core: self).adoptAll() {
             table.withLock { $0.machines[machine.spec.name] = machine }
         }

@@ -3,6 +3,7 @@ internal import Keeper
 internal import LinuxSystem
 internal import Privilege
 package import Supervisor
+internal import SystemPackage
 
 /// `batond`: the deciding half of the supervisor. `baton-keep` starts it.
 package struct BatondCommand: ParsableCommand {
@@ -82,7 +83,7 @@ package struct BatondCommand: ParsableCommand {
         let settings = try configuration()
         try FileSystem.createDirectory(settings.runDirectory)
         let client = CustodyClient(UnixSocket(OwnedDescriptor(owning: custody)))
-        let host = Host(
+        let host = try Host(
             settings, custody: client, changesUsers: [.setUID, .setGID, .kill].allSatisfy(kept.contains), raisesLimits: kept.contains(.sysResource),
             hook: hook)
         let core = try SupervisorCore(host: host)
@@ -102,9 +103,26 @@ package struct BatondCommand: ParsableCommand {
         var options = VarlinkServer.Configuration()
         options.access = socketAccessByMode ? .socketMode : .owners
         options.log = { writeToStandardError("batond: \($0)") }
-        let server = try VarlinkServer(listener: try UnixListener(path: path, permissions: mode), service: core, configuration: options)
+        let server = try VarlinkServer(listener: try listener(path, mode), service: core, configuration: options)
         try server.start()
         return server
+    }
+
+    private func listener(_ path: String, _ mode: UInt32) throws -> UnixListener {
+        do throws(Errno) {
+            return try UnixListener(path: path, permissions: mode)
+        } catch {
+            guard error == .addressInUse else { throw error }
+            // Who listens there is what the kernel noted as it began to.
+            let other = (try? UnixSocket.connect(to: path).peer().pid).map { " (process \($0))" } ?? ""
+            writeToStandardError(
+                """
+                batond: another batond\(other) answers at \(path) already.
+                  If its baton-keep has ended, it still has its machines, but no custody: end them with `baton stop`, then end that process;
+                  this batond takes over at its next attempt. If it belongs to another baton-keep, give this one its own --run-directory.
+                """)
+            throw ExitCode.failure
+        }
     }
 
     private func announce(_ settings: Configuration, _ kept: [Capability]) {

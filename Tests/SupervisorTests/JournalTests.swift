@@ -38,6 +38,29 @@ import Testing
         }
     }
 
+    @Test func whatIsWrittenAfterATornLineIsReadAndTheTornLineIsNot() throws {
+        let (path, bytes) = try written()
+        defer { try? FileSystem.remove(path) }
+        let lastLine = bytes.dropLast().lastIndex(of: 10).map { $0 + 1 } ?? 0
+        for length in lastLine..<bytes.count {
+            try rewrite(path, Array(bytes[..<length]))
+            let journal = try Journal(path: path)
+            for kind in [JournalRecord.Kind.soakEnded, .ended] { try journal.append(JournalRecord(kind, at: 18)) }
+            // All but its newline is the whole line.
+            let torn: [JournalRecord.Kind] = length == bytes.count - 1 ? [.ended] : []
+            #expect(try Journal.read(path: path).map(\.kind) == [.paused, .resumed] + torn + [.soakEnded, .ended])
+        }
+    }
+
+    @Test func aBadLineInTheMiddleIsDamageWhateverFollows() throws {
+        let (path, bytes) = try written()
+        defer { try? FileSystem.remove(path) }
+        var damaged = bytes
+        damaged[12] ^= 1
+        try rewrite(path, damaged + [10])
+        #expect(throws: Journal.Damage.self) { try Journal.read(path: path) }
+    }
+
     @Test func aFlippedBitIsNamedWithItsLine() throws {
         let (path, bytes) = try written()
         defer { try? FileSystem.remove(path) }

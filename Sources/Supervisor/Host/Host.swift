@@ -3,7 +3,7 @@ package import Handover
 package import Keeper
 internal import LinuxSystem
 internal import Synchronization
-internal import SystemPackage
+package import SystemPackage
 
 /// How this supervisor is set up. Times are generous: they bound what a broken worker costs, not what a good one needs.
 package struct Configuration: Sendable {
@@ -53,6 +53,7 @@ package final class Host: Sendable {
     /// At most this many machines are in blackout at once.
     let admission: Admission
     let events: EventLog
+    let logs: WorkerLogs
     /// Whether limits can be raised above our own: each worker may then lock its machine's memory.
     let raisesLimits: Bool
     let hook: StepHook
@@ -60,7 +61,7 @@ package final class Host: Sendable {
     /// `changesUsers`, `raisesLimits`: what this process has the privileges for.
     package init(
         _ configuration: Configuration, custody: CustodyClient, changesUsers: Bool, raisesLimits: Bool, hook: @escaping StepHook = { _ in }
-    ) {
+    ) throws(Errno) {
         self.configuration = configuration
         self.custody = custody
         self.raisesLimits = raisesLimits
@@ -68,10 +69,12 @@ package final class Host: Sendable {
         images = ImageStore(directories: configuration.imageDirectories, custody: custody, users: users)
         admission = Admission(limit: max(1, SystemClock.processorCount / 2))
         events = EventLog()
+        logs = try WorkerLogs()
         self.hook = hook
     }
 
     func directory(of machine: String) -> String { "\(configuration.runDirectory)/machines/\(machine)" }
+    func workerLog(of machine: String) -> String { directory(of: machine) + "/worker.log" }
     func journal(of machine: String) -> String { directory(of: machine) + "/journal" }
 
     /// Gives back everything of a machine that is off.

@@ -45,7 +45,7 @@ extension MachineController {
         } catch {
             launched.kill(within: .seconds(10))
             WorkerLauncher(host: host, spec: spec, slot: slot).forget(generation: generation)
-            throw .failed(reason: "\(spec.name) does not start: \(error) (worker log: \(host.directory(of: spec.name))/worker.log)")
+            throw .failed(reason: "\(spec.name) does not start: \(error) (worker log: \(host.workerLog(of: spec.name)))")
         }
         note(.worker, launched)
         return launched

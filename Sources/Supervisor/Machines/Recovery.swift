@@ -87,6 +87,9 @@ struct Recovery {
                 forget(name, generation)
                 return nil
             }
+            if let log = try? host.custody.get(WorkerLauncher.key(name, .log, generation)) {
+                try? host.logs.add(machine: name, generation: generation, stream: log, path: host.workerLog(of: name))
+            }
             // Orders of the earlier supervisor process may still be answered: count from far above what it reached.
             return Worker(
                 generation: generation, image: image, pid: Int32(plan.pid ?? 0), process: ProcessDescriptor(ownProcess),

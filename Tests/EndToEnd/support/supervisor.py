@@ -58,10 +58,10 @@ class Supervisor:
     """A supervisor of its own. `with Supervisor(images) as supervisor:` ends it and everything it started.
 
     `options` are batond's. `batond` is the program that baton-keep is told to run. `prefix` is put before baton-keep.
-    `hold` is a step: batond stops there once, having made the file `marker`, until that is removed.
+    `disks`: a directory of its own in which disks are allowed. `hold` is a step: batond stops there once, having made the file `marker`, until that is removed.
     """
 
-    def __init__(self, images, options=(), batond=None, prefix=(), environment=None, hold=None):
+    def __init__(self, images, options=(), batond=None, prefix=(), environment=None, hold=None, disks=False):
         self.images = images
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="baton-e2e-"))
         self.directory.chmod(0o711)  # other users' command lines reach the socket through it
@@ -71,6 +71,10 @@ class Supervisor:
         self.marker = self.directory / "held"
         if hold:
             batond, options = programs.BATOND_HELD, ("--hold", hold, "--hold-marker", self.marker, *options)
+        self.disks = self.directory / "disks"
+        if disks:
+            self.disks.mkdir(mode=0o755)
+            options = ("--disk-directory", self.disks, *options)
         self.environment = dict(os.environ, **(environment or {}))
         self.command = [
             *prefix, programs.KEEPER, batond or programs.BATOND, "--run-directory", self.run_directory,

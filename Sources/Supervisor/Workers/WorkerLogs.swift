@@ -1,0 +1,82 @@
+internal import LinuxSystem
+internal import Synchronization
+internal import SystemPackage
+
+/// What workers write to standard error, in a file of bounded size for each machine.
+///
+/// A worker writes into a stream whose other end is in custody: it never waits for a log, it cannot fill the host's memory with one, and what it wrote while no
+/// supervisor ran is there afterwards, as far as the stream holds it.
+final class WorkerLogs: Sendable {
+    private struct Line {
+        let machine: String
+        let generation: UInt32
+        let stream: SharedDescriptor
+        let log: ConsoleLog
+        var hasEnded = false
+    }
+    private let lines = Mutex<[Line]>([])
+    private let wake: EventDescriptor
+
+    init() throws(Errno) {
+        wake = try EventDescriptor()
+    }
+
+    func start() throws(Errno) {
+        try SystemThread(name: "logs") { [self] in
+            while true { serveOnce() }
+        }.detach()
+    }
+
+    /// The two ends of a worker's log; `far` is the worker's.
+    static func stream() throws(Errno) -> (near: SharedDescriptor, far: SharedDescriptor) {
+        let pair = try UnixSocket.streamPair()
+        let far = pair.far
+        let near = SharedDescriptor(pair.takeNear().takeDescriptor())
+        try far.descriptor.setNonBlocking(true)
+        try near.descriptor.setNonBlocking(true)
+        return (near, far)
+    }
+
+    /// Goes on with the log at `path`; workers of one machine share it.
+    func add(machine: String, generation: UInt32, stream: SharedDescriptor, path: String) throws(Errno) {
+        try lines.withLock { lines throws(Errno) in
+            let log = try lines.first { $0.machine == machine }?.log ?? ConsoleLog(path: path)
+            lines.append(Line(machine: machine, generation: generation, stream: stream, log: log))
+        }
+        wake.signal()
+    }
+
+    /// The worker has ended: what it wrote last is in the file when this returns.
+    func finish(machine: String, generation: UInt32) {
+        lines.withLock { lines in
+            for index in lines.indices where lines[index].machine == machine && lines[index].generation == generation { Self.drain(&lines[index]) }
+            lines.removeAll { $0.machine == machine && $0.generation == generation }
+        }
+    }
+
+    private func serveOnce() {
+        var poll = Poll([(wake.descriptor.number, .readable)])
+        // Descriptors that are waited for stay open until the wait is over.
+        let watched = lines.withLock { $0 }
+        for line in watched { poll.add(line.stream.number) }
+        _ = try? poll.wait(timeout: nil)
+        wake.take()
+        withExtendedLifetime(watched) {
+            lines.withLock { lines in
+                for index in lines.indices { Self.drain(&lines[index]) }
+                lines.removeAll(where: \.hasEnded)
+            }
+        }
+    }
+
+    private static func drain(_ line: inout Line) {
+        for _ in 0..<16 {
+            guard let bytes = try? line.stream.descriptor.read(upTo: 16 << 10) else { return }
+            if bytes.isEmpty {
+                line.hasEnded = true
+                return
+            }
+            line.log.append(bytes)
+        }
+    }
+}
