@@ -40,7 +40,8 @@ final class WorkerLogs: Sendable {
     /// Goes on with the log at `path`; workers of one machine share it.
     func add(machine: String, generation: UInt32, stream: SharedDescriptor, path: String) throws(Errno) {
         try lines.withLock { lines throws(Errno) in
-            let log = try lines.first { $0.machine == machine }?.log ?? ConsoleLog(path: path)
+            let log: ConsoleLog
+            if let other = lines.first(where: { $0.machine == machine }) { log = other.log } else { log = try ConsoleLog(path: path) }
             lines.append(Line(machine: machine, generation: generation, stream: stream, log: log))
         }
         wake.signal()
