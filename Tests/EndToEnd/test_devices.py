@@ -3,9 +3,11 @@
 The guest here ignores its devices; that they work is tested with Linux guests, in the lab.
 """
 import os
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import threading
 
 import pytest
@@ -324,3 +326,71 @@ def test_a_machine_with_more_descriptors_than_a_message_carries_is_handed_over(d
     machine.run()
     committed(machine.upgrade(images.next))
     machine.assert_runs()
+
+
+# Taps
+
+
+class Tap:
+    """A persistent tap, made as docs/machine-file.md says."""
+
+    def __init__(self, name, *words):
+        self.name = name
+        made = subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr", *words], capture_output=True, text=True)
+        if made.returncode != 0:
+            pytest.skip(f"TAPS ARE NOT TESTED HERE, only in the lab: ip tuntap add: {made.stderr.strip()}")
+
+    def close(self):
+        subprocess.run(["ip", "link", "del", self.name], capture_output=True)
+
+
+@pytest.fixture
+def taps():
+    if not shutil.which("ip") or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("TAPS ARE NOT TESTED HERE, only in the lab: no ip(8), or /dev/net/tun cannot be opened")
+    made = []
+
+    def make(name, *words):
+        made.append(Tap(name, *words))
+        return made[-1].name
+
+    yield make
+    for tap in made:
+        tap.close()
+
+
+def test_a_tap_stays_attached_through_handovers_and_is_free_after_them(disked, taps, images):
+    name = taps(f"bt{os.getpid()}", "multi_queue")
+    machine = disked({"net": {"tap": name, "queues": 2, "mtu": 1400}})
+    machine.run()
+    assert machine.show()["devices"][0]["spec"]["net"]["mac"]
+    attached = processes.descriptors(machine.supervisor.keeper.pid)["/dev/net/tun"]
+    assert attached == 2
+    second = disked({"net": {"tap": name}}, name="web2")
+    done = machine.supervisor.baton("run", second.write())
+    assert done.error == "InvalidSpec" and "no tap that takes a single queue" in done.reason and "ip tuntap del" in done.reason, done
+    committed(machine.upgrade(images.next))
+    past = machine.supervisor.batond
+    processes.kill(past)
+    machine.supervisor.wait_other_batond(past)
+    committed(machine.rollback())
+    assert processes.descriptors(machine.supervisor.keeper.pid)["/dev/net/tun"] == attached
+    assert processes.descriptors(machine.wait_one_worker())["/dev/net/tun"] == attached
+    machine.assert_runs()
+    assert machine.supervisor.baton("stop", "web1", "--force").code == 0
+    wait_until(lambda: not processes.descriptors(machine.supervisor.keeper.pid)["/dev/net/tun"], "the tap is given back")
+
+
+def test_a_tap_in_use_or_made_otherwise_is_refused_with_the_remedy(disked, taps):
+    name = taps(f"bt{os.getpid()}")
+    first = disked({"net": {"tap": name}})
+    first.run()
+    supervisor = first.supervisor
+    done = supervisor.baton("run", disked({"net": {"tap": name}}, name="web2").write())
+    assert (done.code, done.error) == (3, "Refused") and f"somebody has the tap {name} already" in done.reason, done
+    done = supervisor.baton("run", disked({"net": {"tap": name, "queues": 4}}, name="web2").write())
+    assert done.error == "InvalidSpec" and f"ip tuntap add dev {name} mode tap vnet_hdr multi_queue" in done.reason, done
+    # What is no tap at all.
+    done = supervisor.baton("run", disked({"net": {"tap": "lo"}}, name="web2").write())
+    assert done.error == "InvalidSpec" and "lo is no tap" in done.reason, done
+    first.assert_runs()
