@@ -93,7 +93,7 @@ package final class Futex: @unchecked Sendable {
 
     /// Waits until the word no longer holds `value`; `false` when `timeout` passed first.
     package func waitUntil(not value: UInt32, timeout: Duration) -> Bool {
-        let end = SystemClock.monotonic() + timeout.nanoseconds
+        let end = SystemClock.deadline(after: timeout)
         while self.value == value {
             let left = end - SystemClock.monotonic()
             if left <= 0 { return false }

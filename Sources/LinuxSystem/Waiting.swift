@@ -60,6 +60,11 @@ extension Duration {
 package enum SystemClock {
     /// CLOCK_MONOTONIC: comparable between processes of one host, slewed by NTP.
     package static func monotonic() -> Int64 { cl_now(CL_CLOCK_MONOTONIC) }
+    /// The time on ``monotonic()`` when `duration` will have passed; as late as there is for what would be later.
+    package static func deadline(after duration: Duration) -> Int64 {
+        let (deadline, overflow) = monotonic().addingReportingOverflow(duration.nanoseconds)
+        return overflow ? .max : deadline
+    }
     /// CLOCK_MONOTONIC_RAW: not slewed.
     package static func raw() -> Int64 { cl_now(CL_CLOCK_MONOTONIC_RAW) }
     /// CLOCK_REALTIME.

@@ -58,6 +58,18 @@ final class RingDriver {
         precondition(size <= 1024, "the rings would not fit")
     }
 
+    /// The same driver, which rings another worker's doorbell now.
+    fileprivate init(_ queue: Virtqueue, following other: RingDriver) {
+        self.queue = queue
+        memory = other.memory
+        base = other.base
+        size = other.size
+        usesEventIndex = other.usesEventIndex
+        nextDescriptor = other.nextDescriptor
+        nextAvailable = other.nextAvailable
+        nextUsed = other.nextUsed
+    }
+
     var descriptors: UInt64 { base }
     var available: UInt64 { base + 4096 * 4 }
     var used: UInt64 { base + 4096 * 5 }
@@ -155,6 +167,26 @@ final class VirtioBench<D: VirtioDevice> {
         }
         try device.start(VirtioConnection(queues: queues, transport: transport, memory: memory, name: "test"))
         open()
+    }
+
+    /// The same in the next worker: the device of another bench that is held, its queues, and its driver, which notices nothing. Started and held;
+    /// the back end's own state is not restored yet.
+    init(_ device: D, following other: VirtioBench<D>) throws {
+        self.device = device
+        memory = other.memory
+        features = other.features
+        spare = other.spare
+        let memory = memory
+        let transport = transport
+        queues = try other.queues.map { old in
+            let queue = Virtqueue(index: old.index, maximumSize: old.maximumSize, memory: memory, doorbell: try Doorbell(), transport: transport)
+            queue.restore(old.state)
+            return queue
+        }
+        drivers = zip(queues, other.drivers).map { RingDriver($0, following: $1) }
+        try device.start(VirtioConnection(queues: queues, transport: transport, memory: memory, name: "test"))
+        for queue in queues { queue.open(features) }
+        device.activate(features)
     }
 
     deinit {

@@ -180,6 +180,15 @@ package struct PCIConfigurationSpace: Sendable {
         }
     }
 
+    /// Whether `saved` can have been ``changeable`` of this space: as long, and different in no bit that cannot be written.
+    package func accepts(changeable saved: [UInt8]) -> Bool {
+        var next = saved.makeIterator()
+        for index in 0..<Self.size where writable[index] != 0 {
+            guard let byte = next.next(), (byte ^ bytes[index]) & ~writable[index] == 0 else { return false }
+        }
+        return next.next() == nil
+    }
+
     /// Everything that never changes, for fingerprints: all bytes with the changeable bits left out, and which bits those are.
     package var fixed: [UInt8] { zip(bytes, writable).map { $0 & ~$1 } + writable }
 }

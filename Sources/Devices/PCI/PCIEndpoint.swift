@@ -94,7 +94,12 @@ package final class PCIEndpoint: Sendable {
         PCIFunctionState(registers: space.withLock { $0.changeable }, messages: messages?.state ?? MSIXState(words: [], pending: []))
     }
 
-    /// Takes over a state.
+    /// Whether a state can be this function's.
+    package func accepts(_ state: PCIFunctionState) -> Bool {
+        space.withLock { $0.accepts(changeable: state.registers) } && state.messages.words.count == 4 * (messages?.count ?? 0)
+    }
+
+    /// Takes over a state that is accepted.
     package func restore(_ state: PCIFunctionState) {
         space.withLock { space in
             space.changeable = state.registers

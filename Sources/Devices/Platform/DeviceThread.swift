@@ -60,7 +60,7 @@ package final class DeviceThread: Sendable {
         if currentGoal == .park, acknowledged.value == orders.value { return true }
         let number = order(.park)
         if thread.withLock({ $0 == nil }) { return true }
-        let end = SystemClock.monotonic() + timeout.nanoseconds
+        let end = SystemClock.deadline(after: timeout)
         while true {
             let found = acknowledged.value
             if found == number { return true }

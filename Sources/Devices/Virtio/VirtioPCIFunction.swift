@@ -112,7 +112,13 @@ package final class VirtioPCIFunction: PCIFunction {
     /// The state of function and transport; the back end's is its own.
     package var state: VirtioFunctionState { VirtioFunctionState(function: endpoint.state, transport: registers.state) }
 
-    /// Takes over a state of function and transport, while held. The back end's comes afterwards.
+    /// Whether a state can be this device's: the same registers, vectors and queues.
+    package func accepts(_ state: VirtioFunctionState) -> Bool {
+        endpoint.accepts(state.function) && state.transport.queues.count == registers.queues.count
+            && zip(registers.queues, state.transport.queues).allSatisfy { (1...$0.maximumSize).contains($1.size) }
+    }
+
+    /// Takes over a state of function and transport that is accepted, while held. The back end's comes afterwards.
     package func restore(_ state: VirtioFunctionState) {
         endpoint.restore(state.function)
         registers.restore(state.transport)

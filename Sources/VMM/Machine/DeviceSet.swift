@@ -66,8 +66,7 @@ final class DeviceSet: Sendable {
 
     /// Devices stop acting on their own. Throws when one of them did not come to rest in time; then resume. Twice is once.
     func quiesce(within timeout: Duration) throws(VMMError) {
-        let deadline = SystemClock.monotonic().addingReportingOverflow(timeout.nanoseconds)
-        let end = deadline.overflow ? .max : deadline.partialValue
+        let end = SystemClock.deadline(after: timeout)
         try virtio.quiesce(until: end)
         // It only ever waits for a CPU to run on: a while, even if disks have used up the time.
         let left = max(end - SystemClock.monotonic(), Self.threadPatience)

@@ -5,6 +5,7 @@ internal import Handover
 internal import KVM
 internal import LinuxSystem
 internal import SystemPackage
+internal import Wire
 
 /// Bus 0 and the virtio devices on it. Device i of the machine is function 00:(i + 1).0, and instance i + 1 of its sections.
 final class VirtioSet: Sendable {
@@ -95,11 +96,13 @@ final class VirtioSet: Sendable {
     func decode(_ reader: CheckpointReader) throws(CheckpointError) -> @Sendable () -> Void {
         let busState = try PCIBusState(from: reader)
         let bridgeState = try PCIFunctionState(from: reader)
+        if !bridge.endpoint.accepts(bridgeState) { throw Self.otherShape(0) }
         var restorations: [@Sendable () -> Void] = []
         for (index, function) in functions.enumerated() {
             let instance = UInt32(index + 1)
             let state = VirtioFunctionState(
                 function: try PCIFunctionState(from: reader, instance: instance), transport: try VirtioState(from: reader, instance: instance))
+            if !function.accepts(state) { throw Self.otherShape(instance) }
             let backEnd = try function.device.decode(reader, instance: instance)
             restorations.append {
                 function.restore(state)
@@ -111,6 +114,12 @@ final class VirtioSet: Sendable {
             bridge.endpoint.restore(bridgeState)
             for restore in restorations { restore() }
         }
+    }
+}
+
+extension VirtioSet {
+    private static func otherShape(_ instance: UInt32) -> CheckpointError {
+        .content(SectionKey(PCIFunctionState.section.name, instance), .invalid(offset: 0, field: "the shape of a PCI function", value: 0))
     }
 }
 
