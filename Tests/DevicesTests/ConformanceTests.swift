@@ -1,6 +1,5 @@
 import Checkpoint
 import Devices
-import Glibc
 import LinuxSystem
 import Testing
 import Wire
@@ -39,8 +38,6 @@ protocol AnyDeviceCase: Sendable, CustomTestStringConvertible {
     var section: SectionRange { get }
     func checkRestoring(version: UInt16) throws
     func checkQuiescing()
-    /// What is saved after the exercise, at the newest version.
-    func newest() -> [UInt8]
     func checkGolden(_ bytes: [UInt8]) throws
     func checkTruncatedContent(version: UInt16) throws
     func checkDamagedContent(version: UInt16) throws
@@ -70,8 +67,6 @@ extension DeviceCase: AnyDeviceCase {
         device.quiesce()
         return device
     }
-
-    func newest() -> [UInt8] { checkpoint(exercised().state(), version: section.writes.upperBound) }
 
     func checkRestoring(version: UInt16) throws {
         let saved = checkpoint(exercised().state(), version: version)
@@ -199,14 +194,7 @@ enum DeviceCases {
         var testDescription: String { "\(device.testDescription) \(number)" }
     }
 
-    /// The golden file of a version. With BATON_REGENERATE one that is missing is written, never one that is there.
-    static func golden(_ version: Version) throws -> [UInt8] {
-        let name = "\(version.device.section.name)-\(version.number)"
-        if unsafe getenv("BATON_REGENERATE") != nil, version.number == version.device.section.writes.upperBound, (try? golden(name)) == nil {
-            try OwnedDescriptor.open(path(name), .replace, permissions: 0o644, followingLinks: true).writeAll(version.device.newest())
-        }
-        return try golden(name)
-    }
+    static func golden(_ version: Version) throws -> [UInt8] { try golden("\(version.device.section.name)-\(version.number)") }
 
     static func golden(_ name: String) throws -> [UInt8] { try OwnedDescriptor.open(path(name), followingLinks: true).readAll(limit: 1 << 20) }
 
