@@ -102,7 +102,9 @@ def test_a_disk_that_does_not_answer_aborts_the_handover(start, tap, figures, di
         reference, before = guest.messages(), guest.page.read()
         subprocess.run(["/usr/sbin/fsfreeze", "-f", str(mounted)], check=True)
         try:
-            time.sleep(1)  # requests are stuck by now
+            # Beyond what fio writes to. After a while it is still under way: it is stuck.
+            status, _ = guest.run("dd if=/dev/zero of=/dev/vda bs=4k count=1 seek=15000 oflag=direct 2>/dev/null & usleep 1500000; kill -0 $!")
+            assert status == 0, "the disk answers although the file system below it is frozen"
             began = time.monotonic()
             done = machine.upgrade(images.next)
             took = time.monotonic() - began

@@ -5,12 +5,23 @@ pytestmark = pytest.mark.handover
 
 KINDS = ("cpuid", "msr", "pci", "acpi")
 
+# Setting them makes KVM write guest memory, which may be something else by now (docs/handover.md): they read 0 after a handover.
+NOT_RESTORED = ("00000011", "4b564d00")
+# SYSENTER_ESP and _EIP: AMD's processors and KVM keep 32 bits, QEMU's emulation of one keeps what the guest writes directly.
+NARROW = ("00000175", "00000176")
+
 
 def fingerprint(guest):
     """Everything the guest's program prints: {(kind, name): value}."""
     status, lines = guest.run("fingerprint", 120)
     assert status == 0 and lines[-1] == "@print end", lines[-5:]
-    return {tuple(words[1:3]): words[3] for words in (line.split(" ") for line in lines[:-1]) if len(words) == 4}
+    found = {tuple(words[1:3]): words[3] for words in (line.split(" ") for line in lines[:-1]) if len(words) == 4}
+    for kind, name in list(found):
+        if kind == "msr" and name.partition(".")[2] in NOT_RESTORED:
+            del found[kind, name]
+        elif kind == "msr" and name.partition(".")[2] in NARROW:
+            found[kind, name] = found[kind, name][-8:]
+    return found
 
 
 def test_the_guest_sees_the_same_machine(start, tap, figures):
