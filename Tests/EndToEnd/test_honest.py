@@ -236,8 +236,11 @@ def test_a_name_is_free_again_after_the_machine_has_ended(machine, machines, sup
 def test_a_guest_switches_itself_off(machines, supervisor):
     machine = machines(cmdline="exit-after-s=2")
     wait_until(lambda: not machine.workers, lambda: f"no worker stays: {machine.workers}")
-    ended = [entry for entry in supervisor.baton("list").json if entry["name"] == "web1"]
-    assert not ended or ended[0]["state"] == "stopped", ended
+
+    def state():  # told a moment after the worker is gone
+        return [entry["state"] for entry in supervisor.baton("list").json if entry["name"] == "web1"]
+
+    wait_until(lambda: state() in ([], ["stopped"]), lambda: f"it has stopped: {state()}")
 
 
 def test_a_guest_resets_itself_and_starts_anew(machines, images):
