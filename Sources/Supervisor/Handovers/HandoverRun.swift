@@ -203,7 +203,7 @@ final class HandoverRun {
         try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
             let order = Order.settle(holdNanoseconds: UInt64(max(1, hold)))
             if spec.holdsIO { times.holdBegan = SystemClock.monotonic() }
-            let report = try ask(outgoing, order, .settle, within: answer + .nanoseconds(Int64(hold)))
+            let report = try ask(outgoing, order, .settle, within: spec.holdsIO ? answer + .nanoseconds(Int64(hold)) : answer)
             guard case .settled(let began, _) = report else { throw unexpected(report, .settle, .outgoing) }
             if spec.holdsIO { times.holdBegan = began }
         }
