@@ -92,6 +92,14 @@ void cl_kvm_decode_exit(const void *address, struct cl_kvm_exit_detail *out) {
     }
 }
 
+uint32_t cl_kvm_internal_error_data(const void *address, uint64_t data[16]) {
+    const struct kvm_run *run = address;
+    if (run->exit_reason != KVM_EXIT_INTERNAL_ERROR) return 0;
+    uint32_t count = run->internal.ndata > 16 ? 16 : run->internal.ndata;
+    memcpy(data, run->internal.data, count * sizeof *data);
+    return count;
+}
+
 void cl_kvm_set_immediate_exit(void *run, int on) {
     __atomic_store_n(&((struct kvm_run *)run)->immediate_exit, (uint8_t)(on != 0), __ATOMIC_SEQ_CST);
 }

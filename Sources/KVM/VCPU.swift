@@ -70,6 +70,14 @@ package final class VCPU: @unchecked Sendable {
         return VCPUExit(flat)
     }
 
+    /// What KVM told with an ``VCPUExit/internalError(suberror:detail:)`` just returned: at most 16 words.
+    package var internalErrorData: [UInt64] {
+        var data = [UInt64](repeating: 0, count: 16)
+        // SAFETY: the shim copies at most 16 words out of the mapping.
+        let count = unsafe data.withUnsafeMutableBufferPointer { unsafe cl_kvm_internal_error_data(run, $0.baseAddress) }
+        return Array(data.prefix(Int(count)))
+    }
+
     /// Element `index` of the data that an OUT wrote.
     package func data(of access: PortAccess, at index: Int) -> UInt32 {
         let offset = access.dataOffset + index * access.size

@@ -65,6 +65,24 @@ struct VCPUStateTests {
         return state
     }
 
+    @Test func anAccountTellsWhereAVCPUStood() throws {
+        let pair = try Pair()
+        try disturb(pair.first.vm, pair.first.vcpu)
+        let events = KernelBuffer(count: 64)
+        _ = try pair.first.vcpu.read(.events, into: events)
+        for (offset, value) in [(8, 1), (9, 0x40)] { events.store(UInt8(value), at: offset) }  // an interrupt on its way
+        try pair.first.vcpu.write(.events, from: events)
+        let code = UInt64(0xFFFF_0000 + 0x10_0000)  // RIP in the segment a vCPU starts in
+        let account = VCPUAccount("stopped", of: pair.first.vcpu) { address, count in
+            address == code & 0xFFFF_FFFF || address == code ? [UInt8](repeating: 0xCC, count: count) : nil
+        }.description
+        #expect(account.hasPrefix("baton-vmm: vCPU 0 stopped\n  rip 0x100000 rsp 0x77777777 rflags 0x202\n"))
+        #expect(account.contains("cs 0xf000:0xffff0000+0xffff"))
+        #expect(account.contains("interrupt injected 0x1, interrupt 0x40"))
+        #expect(account.contains("cc cc cc cc"))
+        #expect(account.utf8.count < 2048 && account.utf8.allSatisfy { $0 == 10 || (32..<127).contains($0) })
+    }
+
     @Test func savedRestoredAndSavedAgainItIsTheSame() throws {
         let pair = try Pair()
         try disturb(pair.first.vm, pair.first.vcpu)

@@ -63,6 +63,7 @@ CL_KVM_REQUEST(KVM_SET_NESTED_STATE);
 CL_KVM_REQUEST(KVM_GET_TSC_KHZ);
 CL_KVM_REQUEST(KVM_SET_TSC_KHZ);
 CL_KVM_REQUEST(KVM_KVMCLOCK_CTRL);
+CL_KVM_REQUEST(KVM_TRANSLATE);
 CL_KVM_REQUEST(KVM_X86_SETUP_MCE);
 CL_KVM_REQUEST(KVM_HAS_DEVICE_ATTR);
 CL_KVM_REQUEST(KVM_GET_DEVICE_ATTR);
@@ -92,6 +93,8 @@ struct cl_kvm_exit_detail {
     uint64_t offset;                // IO: where the data lie in the mapping
 };
 void cl_kvm_decode_exit(const void *run, struct cl_kvm_exit_detail *out);
+// What KVM told with its last KVM_EXIT_INTERNAL_ERROR: how many words, of at most 16.
+uint32_t cl_kvm_internal_error_data(const void *run, uint64_t data[16]);
 void cl_kvm_set_immediate_exit(void *run, int on);
 uint64_t cl_kvm_load(const void *run, uint64_t offset, uint32_t size);
 void cl_kvm_store(void *run, uint64_t offset, uint32_t size, uint64_t value);

@@ -122,6 +122,7 @@ final class Machine: Sendable {
 extension Machine: ExitHandler {
     func handle(_ access: PortAccess, of vcpu: VCPU) { devices.handle(access, of: vcpu) }
     func handle(_ access: MemoryAccess, of vcpu: VCPU) { devices.handle(access, of: vcpu) }
+    func memory(at address: UInt64, count: Int) -> [UInt8]? { try? memory.read(at: address, count: count) }
 
     /// The first ending counts.
     func guestEnded(_ newEnding: GuestEnding) {

@@ -5,8 +5,8 @@ internal import SystemPackage
 
 /// From *settle* to *running*, on the outgoing and on the incoming side.
 extension WorkerSession {
-    /// `save` follows `settle` at once, or the handover has been forgotten.
-    private static let settlePatience: Int64 = 3_000_000_000
+    /// `save` follows `settle` at once, or the handover has been forgotten. No longer than the ticks that the PIT makes up for.
+    private static let settlePatience: Int64 = 1_000_000_000
 
     func settle(within hold: UInt64) throws(VMMError) -> Report {
         if phase == .settled, let settledReport { return settledReport }

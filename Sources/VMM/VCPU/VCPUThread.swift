@@ -8,6 +8,8 @@ protocol ExitHandler: AnyObject, Sendable {
     /// Emulates an access; answers a read through `vcpu`.
     func handle(_ access: PortAccess, of vcpu: VCPU)
     func handle(_ access: MemoryAccess, of vcpu: VCPU)
+    /// Guest memory, for an account of a vCPU that cannot go on; `nil` where there is none.
+    func memory(at address: UInt64, count: Int) -> [UInt8]?
     /// The guest cannot or will not go on. The thread parks itself afterwards.
     func guestEnded(_ ending: GuestEnding)
 }
@@ -205,15 +207,24 @@ final class VCPUThread: Sendable {
         case .io(let access): handler.handle(access, of: vcpu)
         case .mmio(let access): handler.handle(access, of: vcpu)
         case .interrupted, .interruptWindow, .hlt: break
-        case .shutdown: return end(.reset)  // a triple fault resets a PC
+        case .shutdown:
+            giveAccount("shut down (a triple fault), which resets the machine")
+            return end(.reset)  // as it does a PC
         case .systemEvent(let type): return end(type == 1 ? .powerOff : type == 2 ? .reset : .failure("the guest reported a crash"))
-        case .failEntry(let reason): return end(.failure("vCPU \(vcpu.index) could not enter the guest, reason \(reason)"))
+        case .failEntry(let reason):
+            giveAccount("could not enter the guest, reason \(hexadecimal(reason))")
+            return end(.failure("vCPU \(vcpu.index) could not enter the guest, reason \(reason)"))
         case .internalError(let suberror, let detail):
+            giveAccount("was given up by KVM, internal error \(suberror)")
             return end(.failure("KVM gave up on vCPU \(vcpu.index): internal error \(suberror), detail \(detail)"))
         case .debug: return end(.failure("vCPU \(vcpu.index) hit a debug exit nobody asked for"))
         case .other(let reason): return end(.failure("vCPU \(vcpu.index) left the guest for reason \(reason), which is not handled"))
         }
         return true
+    }
+
+    private func giveAccount(_ what: String) {
+        writeToStandardError(VCPUAccount(what, of: vcpu, memory: handler.memory).description)
     }
 
     private func end(_ ending: GuestEnding) -> Bool {
