@@ -27,7 +27,7 @@ final class DiskCrew: Sendable {
     private let doorbells: SharedPoll
     /// Readable for ever once the threads are to end.
     private let end: EventDescriptor
-    /// Changes when the last busy thread is done.
+    /// Changes when the last busy thread is done while they are held.
     private let rests = Futex()
     private let threads: Mutex<[SystemThread]> = Mutex([])
 
@@ -105,7 +105,7 @@ final class DiskCrew: Sendable {
                 return (queue, wakesAnother, false)
             }
             live.busy -= 1
-            return (nil, false, live.busy == 0)
+            return (nil, false, live.busy == 0 && !live.isRunning)
         }
         if wakesAnother { wake() }
         if isLast { rests.set(rests.value &+ 1) }

@@ -14,6 +14,7 @@ package final class VirtioNetwork: VirtioDevice {
         var pairsInUse: UInt16 = 1
     }
     private struct Running {
+        let transport: any VirtioTransport
         let pairs: [QueuePair]
         let threads: [DeviceThread]
         let doorbells: [QueueSource]
@@ -86,7 +87,8 @@ package final class VirtioNetwork: VirtioDevice {
             doorbells += own
         }
         for thread in threads { try thread.start() }
-        running.withLock { [pairs, threads, doorbells] in $0 = Running(pairs: pairs, threads: threads, doorbells: doorbells) }
+        let transport = connection.transport
+        running.withLock { [pairs, threads, doorbells] in $0 = Running(transport: transport, pairs: pairs, threads: threads, doorbells: doorbells) }
     }
 
     /// The control queue comes after the pairs that are negotiated (§5.1.2).
@@ -135,7 +137,9 @@ package final class VirtioNetwork: VirtioDevice {
     package func state() -> VirtioNetworkState { VirtioNetworkState(pairsInUse: live.withLock { $0.pairsInUse }) }
 
     package func restore(_ state: VirtioNetworkState) {
-        live.withLock { $0.pairsInUse = min(max(1, state.pairsInUse), UInt16(taps.count)) }
+        let count = UInt16(taps.count)
+        live.withLock { $0.pairsInUse = min(state.pairsInUse, count) }
+        if state.pairsInUse > count { current?.transport.fail("\(state.pairsInUse) queue pairs are in use, there are \(count)") }
     }
 
     private var current: Running? { running.withLock { $0 } }
