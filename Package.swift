@@ -41,6 +41,7 @@ let package = Package(
         .systemLibrary(name: "Clibcap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
         module("LinuxSystem", ["CLinux", systemPackage]),
         module("KVM", ["LinuxSystem", "CLinux", systemPackage]),
+        module("VFIO", ["LinuxSystem", "CLinux", systemPackage]),
         module("GuestMemory", ["LinuxSystem", "CLinux", systemPackage]),
         module("Privilege", ["LinuxSystem", "Clibcap", "CLinux", systemPackage]),
 
@@ -55,14 +56,16 @@ let package = Package(
 
         // The worker.
         module("Devices", ["Checkpoint", "Wire", "GuestMemory", "LinuxSystem", systemPackage]),
-        module("VMM", ["Channel", "Checkpoint", "Wire", "CLinux", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", systemPackage]),
+        module(
+            "VMM",
+            ["Channel", "Checkpoint", "Wire", "CLinux", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "VFIO", systemPackage]),
 
         // The supervisor.
         module("Keeper", ["Channel", "Wire", "LinuxSystem", systemPackage]),
         module(
             "Supervisor",
             [
-                "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "Wire", crypto, systemPackage,
+                "Channel", "Control", "Handover", "Keeper", "LinuxSystem", "VFIO", "Wire", crypto, systemPackage,
             ]),
 
         module("SupervisorProgram", ["Control", "Keeper", "LinuxSystem", "Privilege", "Supervisor", argumentParser, systemPackage]),

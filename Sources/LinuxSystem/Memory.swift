@@ -73,14 +73,23 @@ package final class SharedMapping: @unchecked Sendable {
     package let length: Int
 
     /// Maps `length` bytes of `memory` from its start. `alignment` (a power of two) places the mapping for huge pages.
-    package init(of descriptor: borrowing OwnedDescriptor, length: Int, writable: Bool = true, alignment: Int = 0) throws(Errno) {
+    package convenience init(of descriptor: borrowing OwnedDescriptor, length: Int, writable: Bool = true, alignment: Int = 0) throws(Errno) {
+        try self.init(of: descriptor, offset: 0, length: length, writable: writable, alignment: alignment)
+    }
+
+    /// Maps `length` bytes of a file from `offset`, a multiple of the page size. Where a device's registers lie, for one.
+    package convenience init(of descriptor: borrowing OwnedDescriptor, offset: Int64, length: Int, writable: Bool) throws(Errno) {
+        try self.init(of: descriptor, offset: offset, length: length, writable: writable, alignment: 0)
+    }
+
+    private init(of descriptor: borrowing OwnedDescriptor, offset: Int64, length: Int, writable: Bool, alignment: Int) throws(Errno) {
         var address: UnsafeMutableRawPointer? = nil
         if alignment > 0 {
             // SAFETY: the shim stores one pointer.
             try check(unsafe cl_map_aligned(descriptor.number, length, alignment, &address))
         } else {
             // SAFETY: the shim stores one pointer.
-            try check(unsafe cl_map(descriptor.number, 0, length, writable ? 1 : 0, &address))
+            try check(unsafe cl_map(descriptor.number, offset, length, writable ? 1 : 0, &address))
         }
         guard let mapped = unsafe address else { throw Errno.noMemory }
         unsafe base = mapped

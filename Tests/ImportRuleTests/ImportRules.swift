@@ -42,8 +42,9 @@ struct ImportRules {
     static let apart: [String: Set<String>] = [
         "Supervisor": ["Checkpoint", "Devices", "GuestMemory", "KVM", "VMM"],
         "SupervisorProgram": ["Checkpoint", "Devices", "GuestMemory", "KVM", "VMM"],
+        "Devices": ["KVM", "VFIO"],
         "VMM": ["Control", "Keeper", "Privilege", "Supervisor"],
-        "CommandLineTool": ["KVM", "GuestMemory", "Devices", "VMM", "Supervisor", "Keeper", "Privilege"],
+        "CommandLineTool": ["KVM", "VFIO", "GuestMemory", "Devices", "VMM", "Supervisor", "Keeper", "Privilege"],
     ]
 
     /// What these programs do not link, themselves or through others. `NIO` stands for every module that begins so.
@@ -54,7 +55,7 @@ struct ImportRules {
     ]
 
     /// The targets that may say `unsafe`.
-    static let kernelFacing: Set = ["GuestMemory", "KVM", "LinuxSystem", "Privilege"]
+    static let kernelFacing: Set = ["GuestMemory", "KVM", "LinuxSystem", "Privilege", "VFIO"]
     /// The targets that may call C. `VMM` calls plain functions of `CLinux` that confine its process.
     static let callers: [String: Set<String>] = [
         "CLinux": kernelFacing.union(["VMM"]), "Clibcap": ["Privilege"], "CImageStamp": ["baton-vmm-faulty"],

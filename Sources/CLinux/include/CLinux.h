@@ -12,4 +12,5 @@
 #include "clinux_sockets.h"
 #include "clinux_terminal.h"
 #include "clinux_threads.h"
+#include "clinux_vfio.h"
 #endif
