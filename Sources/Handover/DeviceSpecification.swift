@@ -12,6 +12,8 @@ package enum DeviceSpecification: Sendable, Equatable, Hashable {
     case console(ConsoleSpecification)
     /// A virtio source of randomness. Needs no descriptor.
     case entropy
+    /// A passed-through device of the host; behind it ``ResourceKind/vfioDevice`` and what goes with it.
+    case passthrough(VFIOSpecification)
 
     /// Most devices of a machine: as many slots as bus 0 has beside the host bridge and one kept free.
     package static let limit = 30
@@ -89,6 +91,7 @@ extension DeviceSpecification {
         case 2: self = .network(try NetworkSpecification(from: &reader))
         case 3: self = .console(try ConsoleSpecification(from: &reader))
         case 4: self = .entropy
+        case 5: self = .passthrough(try VFIOSpecification(from: &reader))
         case let other: throw .invalid(offset: start, field: "the kind of a device", value: UInt64(other))
         }
     }
@@ -105,6 +108,9 @@ extension DeviceSpecification {
             writer.u8(3)
             writer.list(console.ports) { writer, name in writer.string(name) }
         case .entropy: writer.u8(4)
+        case .passthrough(let device):
+            writer.u8(5)
+            device.encode(to: &writer)
         }
     }
 }
@@ -152,7 +158,7 @@ extension ConsoleSpecification {
 }
 
 extension WireReader {
-    fileprivate mutating func u16(in range: ClosedRange<UInt16>, _ field: String) throws(WireError) -> UInt16 {
+    mutating func u16(in range: ClosedRange<UInt16>, _ field: String) throws(WireError) -> UInt16 {
         let start = offset
         let value = try u16()
         if !range.contains(value) { throw .invalid(offset: start, field: field, value: UInt64(value)) }
@@ -160,7 +166,7 @@ extension WireReader {
     }
 
     /// A string of printable ASCII.
-    fileprivate mutating func printable(limit: Int, _ field: String) throws(WireError) -> String {
+    mutating func printable(limit: Int, _ field: String) throws(WireError) -> String {
         let start = offset
         let text = try string(limit: limit)
         if let bad = text.utf8.first(where: { $0 < 0x20 || $0 > 0x7E }) { throw .invalid(offset: start, field: field, value: UInt64(bad)) }

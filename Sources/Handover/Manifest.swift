@@ -20,6 +20,19 @@ package enum ResourceKind: UInt16, Sendable, CaseIterable {
     case tap = 8
     /// A byte stream for a port of a virtio console; slot is the device's index << 8 | the port.
     case consolePort = 9
+    /// A passed-through device, bound and attached; slot is the device's index.
+    case vfioDevice = 10
+    /// The group of a passed-through device; slot is the device's index.
+    case vfioGroup = 11
+    /// The container that the groups of all such devices of the machine are in; slot 0.
+    case vfioContainer = 12
+    /// The iommufd that all such devices of the machine are bound to, or the others of them; slot 0.
+    case iommufd = 13
+    /// An eventfd for a vector of a passed-through device; slot is the device's index << 16 | the vector. Vector 0 is INTx as well. With
+    /// ``ManifestEntry/unmask`` in place of the vector: the one that unmasks INTx.
+    case interruptEvent = 14
+    /// An eventfd for errors that a passed-through device reports; slot is the device's index.
+    case errorEvent = 15
 }
 
 /// One lent descriptor: found by name, never by number or order.
@@ -49,6 +62,37 @@ package struct ManifestEntry: Sendable, Equatable {
     /// A port of the console that is device `index`.
     package static func consolePort(device index: Int, port: Int) -> ManifestEntry {
         ManifestEntry(name: "port-\(index)-\(port)", kind: .consolePort, slot: UInt32(index << 8 | port))
+    }
+
+    /// The passed-through device that is device `index`.
+    package static func vfioDevice(_ index: Int) -> ManifestEntry {
+        ManifestEntry(name: "vfio-\(index)", kind: .vfioDevice, slot: UInt32(index))
+    }
+
+    /// The group of the passed-through device that is device `index`.
+    package static func vfioGroup(device index: Int) -> ManifestEntry {
+        ManifestEntry(name: "vfio-group-\(index)", kind: .vfioGroup, slot: UInt32(index))
+    }
+
+    package static let vfioContainer = ManifestEntry(name: "vfio-container", kind: .vfioContainer)
+    package static let iommufd = ManifestEntry(name: "iommufd", kind: .iommufd)
+
+    /// What vector `vector` of the passed-through device that is device `index` signals.
+    package static func interruptEvent(device index: Int, vector: Int) -> ManifestEntry {
+        ManifestEntry(name: "irq-\(index)-\(vector)", kind: .interruptEvent, slot: UInt32(index << 16 | vector))
+    }
+
+    /// What unmasks INTx of the passed-through device that is device `index`.
+    package static func unmaskEvent(device index: Int) -> ManifestEntry {
+        ManifestEntry(name: "irq-\(index)-unmask", kind: .interruptEvent, slot: UInt32(index) << 16 | unmask)
+    }
+
+    /// In the place of a vector: the eventfd that unmasks INTx.
+    package static let unmask: UInt32 = 0x8000
+
+    /// What the passed-through device that is device `index` reports errors by.
+    package static func errorEvent(device index: Int) -> ManifestEntry {
+        ManifestEntry(name: "errors-\(index)", kind: .errorEvent, slot: UInt32(index))
     }
 
     init(from reader: inout WireReader) throws(WireError) {

@@ -7,6 +7,8 @@ import Wire
         .disk(DiskSpecification(readOnly: true, serial: "12345678901234567890", queues: 8)),
         .network(NetworkSpecification(mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56], queuePairs: 8, mtu: 9000)),
         .console(ConsoleSpecification(ports: ["org.example.agent", "log"])), .entropy,
+        .passthrough(VFIOSpecification(address: "0000:06:00.0", backend: .iommufd(ioas: 7), vectors: 2048)),
+        .passthrough(VFIOSpecification(address: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001", backend: .container, vectors: 0)),
     ]
 
     private func decoded(_ devices: [DeviceSpecification]) throws -> [DeviceSpecification] {
@@ -33,6 +35,9 @@ import Wire
         .network(NetworkSpecification(mac: [2, 0, 0, 0, 0, 1], mtu: 65522)), .console(ConsoleSpecification(ports: [])),
         .console(ConsoleSpecification(ports: [""])), .console(ConsoleSpecification(ports: ["a", "a"])),
         .console(ConsoleSpecification(ports: (0..<9).map { "p\($0)" })),
+        .passthrough(VFIOSpecification(address: String(repeating: "0", count: 65), backend: .container, vectors: 1)),
+        .passthrough(VFIOSpecification(address: "0000:06:00.0\n", backend: .container, vectors: 1)),
+        .passthrough(VFIOSpecification(address: "0000:06:00.0", backend: .iommufd(ioas: 1), vectors: 2049)),
         .console(ConsoleSpecification(ports: [String(repeating: "p", count: 65)])), .console(ConsoleSpecification(ports: ["new\nline"])),
     ])
     func whatIsBeyondTheLimitsIsRefused(device: DeviceSpecification) {
@@ -60,5 +65,18 @@ import Wire
         #expect(ManifestEntry.disk(device: 29, writable: false) == ManifestEntry(name: "disk-29", kind: .disk, slot: 29, writable: false))
         #expect(ManifestEntry.tap(device: 2, queue: 7).slot == 0x207)
         #expect(ManifestEntry.consolePort(device: 1, port: 3).slot == 0x103)
+        #expect(ManifestEntry.interruptEvent(device: 29, vector: 2047).slot == 0x1D_07FF)
+        #expect(ManifestEntry.unmaskEvent(device: 29).slot == 0x1D_8000)
+        #expect(ManifestEntry.vfioDevice(3).slot == 3 && ManifestEntry.errorEvent(device: 3).slot == 3)
+    }
+
+    /// No two descriptors of a machine go by the same name, or by the same kind and slot.
+    @Test func whatIsLentForPassedThroughDevicesIsToldApart() {
+        let entries = (0..<30).flatMap { device in
+            [.vfioDevice(device), .vfioGroup(device: device), .unmaskEvent(device: device), .errorEvent(device: device)]
+                + (0..<64).map { ManifestEntry.interruptEvent(device: device, vector: $0) }
+        }
+        #expect(Set(entries.map(\.name)).count == entries.count)
+        #expect(Set(entries.map { "\($0.kind) \($0.slot)" }).count == entries.count)
     }
 }

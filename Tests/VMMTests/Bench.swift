@@ -62,7 +62,7 @@ final class Bench {
                 ports.append(pair.far)
                 backings.append((.consolePort(device: index, port: port), SharedDescriptor(pair.takeNear().takeDescriptor())))
             }
-        case .disk, .network, .entropy: break
+        case .disk, .network, .entropy, .passthrough: break
         }
     }
 

@@ -34,6 +34,7 @@ extension DeviceSpecification {
             for (port, name) in console.ports.enumerated() { ports.append((name, try lent.find(.consolePort(device: index, port: port)))) }
             return try doing("using the streams of device \(index)") { [ports] () throws(Errno) in try VirtioConsole(ports) }
         case .entropy: return VirtioEntropy()
+        case .passthrough: throw VMMError("this version passes no devices through")
         }
     }
 
@@ -47,6 +48,7 @@ extension DeviceSpecification {
         case .network: "network interface"
         case .console: "console"
         case .entropy: "entropy source"
+        case .passthrough(let device): "passed-through device \(device.address)"
         }
     }
 }
