@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "clinux_disks.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -47,6 +48,36 @@ int cl_tap_open(int fd, const char *name, int multiqueue) {
     if (ioctl(fd, TUNSETIFF, &request)) return -errno;
     int length = 12;
     return ioctl(fd, TUNSETVNETHDRSZ, &length) ? -errno : 0;
+}
+
+int64_t cl_read_link(const char *path, char *text, uint64_t room) {
+    ssize_t n = readlink(path, text, room);
+    return n < 0 ? -errno : (uint64_t)n == room ? -ENAMETOOLONG : n;
+}
+
+int64_t cl_list_directory(const char *path, char *names, uint64_t room) {
+    DIR *directory = opendir(path);
+    if (!directory) return -errno;
+    uint64_t used = 0;
+    int error = 0;
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(directory);
+        if (!entry) {
+            error = errno;
+            break;
+        }
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        uint64_t length = strlen(entry->d_name) + 1;
+        if (length > room - used) {
+            error = ENAMETOOLONG;
+            break;
+        }
+        memcpy(names + used, entry->d_name, length);
+        used += length;
+    }
+    closedir(directory);
+    return error ? -error : (int64_t)used;
 }
 
 int cl_remove_socket(const char *path) {

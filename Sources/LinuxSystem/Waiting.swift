@@ -86,6 +86,11 @@ package struct EventDescriptor: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
+    /// A new one that several places hold. Non-blocking.
+    package static func shared() throws(Errno) -> SharedDescriptor {
+        SharedDescriptor(try OwnedDescriptor(checking: cl_eventfd(0, 0o4000)))
+    }
+
     package borrowing func signal() {
         var one: UInt64 = 1
         // SAFETY: eight bytes of a local.

@@ -232,7 +232,7 @@ extension SupervisorCore: SupervisorService {
         do {
             let directory = host.directory(of: spec.name)
             try FileSystem.createDirectory(directory)
-            let resources = try MachineResources.acquire(spec, host: host, diskUser: diskUser)
+            let resources = try MachineResources.acquire(spec, host: host, users: HostUsers(disk: diskUser, device: deviceUser))
             acquired = resources
             // A journal tells of one life, from power-on to the end; that of the life before is kept beside it.
             let journalPath = host.journal(of: spec.name)
@@ -268,6 +268,11 @@ extension SupervisorCore: SupervisorService {
             for disk in machine.resources.devices.disks where disk.identity == identity { return (machine.spec.name, disk.isWritable) }
         }
         return nil
+    }
+
+    /// Which machine has a device of the host.
+    private func deviceUser(_ address: String) -> String? {
+        table.withLock { Array($0.machines.values) }.first { $0.spec.passthroughDevices.contains { $0.device.address == address } }?.spec.name
     }
 
     /// Takes the name for a machine that is being set up: its place among the worker users.

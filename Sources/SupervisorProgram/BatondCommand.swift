@@ -128,7 +128,7 @@ package struct BatondCommand: ParsableCommand {
     private func announce(_ settings: Configuration, _ kept: [Capability]) {
         let rights =
             kept.isEmpty
-            ? "without privileges: no VFIO, only taps of this user, workers run as this user"
+            ? "without privileges: only taps and VFIO groups of this user, workers run as this user"
             : "keeping \(kept.map(\.description).joined(separator: " "))"
         writeToStandardError("batond \(SupervisorCore.version): \(settings.socketPath), \(rights)")
     }

@@ -79,6 +79,10 @@ package struct VFIOContainer: Sendable {
     @discardableResult
     package func unmap(iova: UInt64, size: UInt64) throws(Errno) -> UInt64 { try unmap(flags: 0, iova, size) }
 
+    /// VFIO_IOMMU_UNMAP_DMA of everything. How many bytes that were.
+    @discardableResult
+    package func unmapAll() throws(Errno) -> UInt64 { try unmap(flags: CL_VFIO_UNMAP_ALL, 0, 0) }
+
     /// Declares the addresses of all mappings void, for a new process to bring its own. Devices go on.
     /// `EINVAL`, and nothing changed: those of some mapping are void already. `EBUSY`: there is a mediated device.
     @discardableResult

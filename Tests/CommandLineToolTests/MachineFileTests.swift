@@ -18,6 +18,8 @@ struct MachineFileTests {
           - net: {tap: tap-web1, mac: "52:54:00:12:34:56", queues: 2, mtu: 9000}
           - console: {ports: [{name: org.example.agent, socket: /run/web1.agent}]}
           - rng: {}
+          - vfio: {address: 0000:06:00.0}
+          - vfio: {address: 83b8f4f2-509f-382f-3c1e-e6bfe0fa1001, backend: iommufd}
         upgrade:
           blackout-budget: 20ms
           io-hold-budget: 500ms
@@ -50,6 +52,8 @@ struct MachineFileTests {
                         .disk(DiskSpec(path: "/dev/vdb", readOnly: true, queues: 1)),
                         .net(NetSpec(tap: "tap-web1", mac: "52:54:00:12:34:56", queues: 2, mtu: 9000)),
                         .console(PortsSpec(ports: [.init(name: "org.example.agent", socket: "/run/web1.agent")])), .rng(RandomSpec()),
+                        .vfio(VFIOSpec(address: "0000:06:00.0")),
+                        .vfio(VFIOSpec(address: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001", backend: .iommufd)),
                     ], vcpuAffinity: [[0, 1], [0, 1], [2], [3]], onCrash: .reset,
                     upgrade: UpgradePolicy(
                         blackoutBudgetNanoseconds: 20_000_000, ioHoldBudgetNanoseconds: 500_000_000,
@@ -193,23 +197,31 @@ enum MachineFileFaults {
         Case(
             "name: web1", "name: Web 1",
             #"1:7: name: "Web 1": a name has 1 to 63 lower-case letters, digits, "-", "_" or ".", and begins with a letter or digit"#),
-        Case("20ms", "20", #"15:20: upgrade.blackout-budget: "20" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
-        Case("20ms", "2h", "15:20: upgrade.blackout-budget: not between 1ns and 1min"),
+        Case("20ms", "20", #"17:20: upgrade.blackout-budget: "20" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
+        Case("20ms", "2h", "17:20: upgrade.blackout-budget: not between 1ns and 1min"),
         Case(
             "duration: 2min", "duration: 1.5s",
-            #"17:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
-        Case("duration: 2min", "duration: 25h", "17:20: upgrade.soak.duration: longer than 24h"),
-        Case("duration: 2min", "duration: 10us", "17:20: upgrade.soak.duration: not a whole number of milliseconds"),
-        Case("on-failure: keep", "on-failure: panic", #"17:38: upgrade.soak.on-failure: "panic" is not a known answer; use revert or keep"#),
+            #"19:20: upgrade.soak.duration: "1.5s" is not a duration; write a whole number and ns, us, ms, s, min or h, as in 50ms"#),
+        Case("duration: 2min", "duration: 25h", "19:20: upgrade.soak.duration: longer than 24h"),
+        Case("duration: 2min", "duration: 10us", "19:20: upgrade.soak.duration: not a whole number of milliseconds"),
+        Case("on-failure: keep", "on-failure: panic", #"19:38: upgrade.soak.on-failure: "panic" is not a known answer; use revert or keep"#),
         Case(
             "on-failure: keep", "probe: {tcp: \"10.0.0.5:443\"}",
-            "17:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
-        Case("on-crash: reset", "on-crash: rescue", "18:13: upgrade.on-crash: rescue is not supported yet by this version; use reset or stop"),
-        Case("on-crash: reset", "on-crash: explode", #"18:13: upgrade.on-crash: "explode" is not a crash policy; use reset or stop"#),
+            "19:33: upgrade.soak.probe: not supported yet by this version; soak watches the worker and its vCPUs"),
+        Case("on-crash: reset", "on-crash: rescue", "20:13: upgrade.on-crash: rescue is not supported yet by this version; use reset or stop"),
+        Case("on-crash: reset", "on-crash: explode", #"20:13: upgrade.on-crash: "explode" is not a crash policy; use reset or stop"#),
         Case(disk, "disk: {serial: s}", "9:11: devices[0].disk.path: missing: a raw file or a block device"),
-        Case(disk, "dsik: {path: d}", #"9:5: devices[0]: "dsik" is not a device; did you mean disk? There are disk, net, console and rng"#),
-        Case(disk, "toaster: 1", #"9:5: devices[0]: "toaster" is not a device; there are disk, net, console and rng"#),
-        Case(disk, "vfio: {address: x}", "9:5: devices[0]: vfio is not supported yet by this version"),
+        Case(disk, "dsik: {path: d}", #"9:5: devices[0]: "dsik" is not a device; did you mean disk? There are disk, net, console, rng and vfio"#),
+        Case(disk, "toaster: 1", #"9:5: devices[0]: "toaster" is not a device; there are disk, net, console, rng and vfio"#),
+        Case(
+            disk, "vfio: {address: 6:0.0}",
+            "9:21: devices[0].vfio.address: it is neither a PCI address in full, as in 0000:06:00.0, nor the UUID of a mediated device, in lower case"
+        ),
+        Case(disk, "vfio: {backend: auto}", "9:11: devices[0].vfio.address: missing: where the device is on this host, as in 0000:06:00.0"),
+        Case(
+            disk, "vfio: {address: 0000:06:00.0, backend: type1}",
+            #"9:44: devices[0].vfio.backend: "type1" is not a way to map a device's memory; use auto, iommufd or container"#),
+        Case(disk, "vfio: {address: 0000:06:00.0}", "14:21: devices[5].vfio.address: 0000:06:00.0 is devices[0].vfio already"),
         Case(disk, "rng", "9:5: devices[0]: not a device; an entry is a kind and its keys, as in rng: {}"),
         Case("- \(disk)", "- []", "9:5: devices[0]: not a device; an entry is a kind and its keys, as in disk: {path: web1.raw}"),
         Case(disk, "disk: {path: d}\n    rng: {}", #"9:5: devices[0]: 2 keys where one device is expected; begin the next with "- ""#),
@@ -244,7 +256,7 @@ enum MachineFileFaults {
         Case("[2], [3]]", "[2], 3]", "7:38: vcpu-affinity[3]: not a list of CPUs; each vCPU has its own, as in [[0, 1], [2]]"),
         Case("[2], [3]]", "[2], [x]]", "7:39: vcpu-affinity[3]: not the number of a CPU"),
         Case("[2], [3]]", "[2], []]", "7:38: vcpu-affinity[3]: it names no CPU"),
-        Case("500ms", "2h", "16:19: upgrade.io-hold-budget: not between 1ns and 1min"),
+        Case("500ms", "2h", "18:19: upgrade.io-hold-budget: not between 1ns and 1min"),
         Case("console: {socket: /run/web1.console}", "console: on", "5:10: console: a single value where keys are expected: socket"),
     ]
 }

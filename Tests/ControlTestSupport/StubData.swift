@@ -31,7 +31,7 @@ package enum StubData {
             PortsSpec(ports: [
                 .init(name: "org.example.agent", socket: "/run/baton/web1.agent"), .init(name: "log", socket: "/run/baton/web1.log"),
             ])),
-        .rng(RandomSpec()),
+        .rng(RandomSpec()), .vfio(VFIOSpec(address: "0000:06:00.0", backend: .iommufd)),
     ]
 
     package static func details(_ machine: Machine) -> MachineDetails {

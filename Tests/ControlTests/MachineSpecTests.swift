@@ -79,6 +79,16 @@ struct MachineSpecTests {
         }
     }
 
+    @Test("addresses of passed-through devices are those of sysfs")
+    func passedThrough() {
+        for good in ["0000:06:00.0", "0000:ff:1f.7", "10000:e1:00.0"] { #expect(VFIOSpec(address: good).isPCI, "\(good)") }
+        for bad in ["06:00.0", "0000:06:00.8", "0000:06:00", "0000:6:00.0", "0000:06:00.0 ", "0000:06:00.00", "0000:0A:00.0", "../0000:06:00.0", ""] {
+            #expect(!VFIOSpec(address: bad).isPCI && !VFIOSpec(address: bad).isMediated, "\(bad)")
+        }
+        #expect(VFIOSpec(address: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001").isMediated)
+        #expect(!VFIOSpec(address: "83B8F4F2-509f-382f-3c1e-e6bfe0fa1001").isMediated && !VFIOSpec(address: "----").isMediated)
+    }
+
     @Test("what is left open is settled: PCI addresses, queues, MTU and an address of its own")
     func settled() {
         var spec = Samples.spec
@@ -100,6 +110,7 @@ struct MachineSpecTests {
         let devices: [DeviceSpec] = [
             .disk(DiskSpec(path: "/d", readOnly: true, serial: "s", queues: 1)), .net(NetSpec(tap: "t", mac: "m", queues: 2, mtu: 9000)),
             .console(PortsSpec(ports: [Self.port])), .rng(RandomSpec()),
+            .vfio(VFIOSpec(address: "0000:06:00.0", backend: .container)),
         ]
         let bytes = try JSONEncoder().encode(devices)
         #expect(try JSONDecoder().decode([DeviceSpec].self, from: bytes) == devices)

@@ -19,6 +19,11 @@ int cl_is_locked_by_others(int fd);
 // drivers/net/tun.c. A tap that is not there would be made: ask first.
 int cl_tap_open(int fd, const char *name, int multiqueue);
 
+// What a symbolic link says, without a NUL; how many bytes. -ENAMETOOLONG when there is no room for all.
+int64_t cl_read_link(const char *path, char *text, uint64_t room);
+// The names in a directory but "." and "..", each with its NUL; how many bytes. -ENAMETOOLONG when there is no room for all.
+int64_t cl_list_directory(const char *path, char *names, uint64_t room);
+
 int cl_remove_socket(const char *path);                     // only if it is a socket
 // MSG_PEEK without waiting: what is there stays there.
 int64_t cl_peek(int socket, void *buffer, uint64_t length);

@@ -7,6 +7,7 @@ extension MachineFile.Keys {
     static let net = ["tap", "mac", "queues", "mtu"]
     static let ports = ["ports"]
     static let port = ["name", "socket"]
+    static let vfio = ["address", "backend"]
 }
 
 extension MachineFile {
@@ -27,11 +28,10 @@ extension MachineFile {
         guard mapping.count == 1 else {
             throw MappingReader.fault(self.name, entry.mark, path, "\(mapping.count) keys where one device is expected; begin the next with \"- \"")
         }
-        if name == "vfio" { throw MappingReader.fault(self.name, entry.mark, path, "vfio is not supported yet by this version") }
         guard let kind = DeviceSpec.Kind(rawValue: name) else {
             let hint = Suggestion.nearest(to: name, among: kinds).map { "did you mean \($0)? There" } ?? "there"
             throw MappingReader.fault(
-                self.name, first.key.mark, path, "\"\(name.shortened)\" is not a device; \(hint) are disk, net, console and rng")
+                self.name, first.key.mark, path, "\"\(name.shortened)\" is not a device; \(hint) are disk, net, console, rng and vfio")
         }
         func reader(_ allowed: [String]) throws(MachineFileFault) -> MappingReader {
             try MappingReader(first.value, file: self.name, path: "\(path).\(name)", allowed: allowed)
@@ -41,6 +41,7 @@ extension MachineFile {
         case .net: .net(try net(try reader(Keys.net)))
         case .console: .console(try ports(try reader(Keys.ports)))
         case .rng: .rng(try random(try reader([])))
+        case .vfio: .vfio(try vfio(try reader(Keys.vfio)))
         }
     }
 
@@ -68,6 +69,13 @@ extension MachineFile {
             ports.append(PortsSpec.Port(name: try port.text("name") ?? "", socket: try path("socket", in: port) ?? ""))
         }
         return PortsSpec(ports: ports)
+    }
+
+    private func vfio(_ reader: MappingReader) throws(MachineFileFault) -> VFIOSpec {
+        _ = try reader.required("address", "where the device is on this host, as in 0000:06:00.0")
+        return VFIOSpec(
+            address: try reader.text("address") ?? "",
+            backend: try reader.choice("backend", of: VFIOSpec.Backend.self, not: "a way to map a device's memory") ?? .auto)
     }
 
     private func random(_ reader: MappingReader) throws(MachineFileFault) -> RandomSpec { RandomSpec() }

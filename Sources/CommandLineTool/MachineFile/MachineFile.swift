@@ -94,7 +94,7 @@ extension MachineFile {
         static var all: [String] {
             let groups = [
                 ("memory", memory), ("boot", boot), ("console", console), ("upgrade", upgrade), ("upgrade.soak", soak), ("disk", disk), ("net", net),
-                ("console.ports", port),
+                ("console.ports", port), ("vfio", vfio),
             ]
             let nested = groups.flatMap { group, keys in keys.map { "\(group).\($0)" } }
             return (top + nested).filter { path in !groups.contains { $0.0 == path } }

@@ -89,6 +89,7 @@ struct MachineText {
             parts = [net.tap, net.mac, net.queues.map { "\(Self.count($0, "queue pair"))" }, net.mtu.map { "MTU \($0)" }]
         case .console(let console): parts = console.ports.map { "\($0.name) at \($0.socket)" }
         case .rng: parts = []
+        case .vfio(let device): parts = [device.address, device.backend.rawValue]
         }
         let kind = device.spec.kind.rawValue
         let text = parts.compactMap(\.self).joined(separator: ", ")

@@ -57,7 +57,7 @@ extension Interface {
         record(
             "DeviceSpec", "One device. Exactly one member is there.", Field("disk", .optional(.named("DiskSpec"))),
             Field("net", .optional(.named("NetSpec"))), Field("console", .optional(.named("PortsSpec"))),
-            Field("rng", .optional(.named("RandomSpec")))),
+            Field("rng", .optional(.named("RandomSpec"))), Field("vfio", .optional(.named("VFIOSpec")))),
         record(
             "DiskSpec", "A virtio disk on a raw file or a block device.", Field("path", .string), Field("readOnly", .bool),
             Field("serial", .optional(.string), "printable ASCII, at most 20 bytes"),
@@ -71,6 +71,11 @@ extension Interface {
             "PortSpec", "One stream of a virtio console.", Field("name", .string, "what the guest knows it by"),
             Field("socket", .string, "a stream socket the supervisor listens on")),
         record("RandomSpec", "A virtio source of randomness."),
+        record(
+            "VFIOSpec", "A device of the host, passed through to the guest.",
+            Field("address", .string, "PCI address as in 0000:06:00.0, or the UUID of a mediated device"),
+            Field("backend", .named("VFIOBackend"))),
+        choice("VFIOBackend", "How its memory is mapped. auto is settled as the machine starts.", of: VFIOSpec.Backend.self),
         record(
             "Device", "A device as a machine has it, with everything settled that its description left open.",
             Field("address", .string, "PCI address, as in 00:01.0"), Field("spec", .named("DeviceSpec"))),

@@ -6,6 +6,7 @@ extension MachineSpec {
         var sockets = [String: String]()
         if let socket = console?.socket { sockets[socket] = "console.socket" }
         var taps = [String: String]()
+        var passed = [String: String]()
         for (index, device) in devices.enumerated() {
             let key = "devices[\(index)].\(device.kind.rawValue)"
             switch device {
@@ -23,6 +24,13 @@ extension MachineSpec {
                     }
                 }
             case .rng: break
+            case .vfio(let device):
+                try require(
+                    device.isPCI || device.isMediated, "\(key).address",
+                    "it is neither a PCI address in full, as in 0000:06:00.0, nor the UUID of a mediated device, in lower case")
+                if let other = passed.updateValue(key, forKey: device.address) {
+                    throw .invalidSpec(key: "\(key).address", reason: "\(device.address) is \(other) already")
+                }
             }
         }
     }

@@ -6,12 +6,13 @@ package enum DeviceSpec: Codable, Sendable, Equatable {
     case net(NetSpec)
     case console(PortsSpec)
     case rng(RandomSpec)
+    case vfio(VFIOSpec)
 
     /// Most devices of a machine.
     package static let limit = 30
 
     package enum Kind: String, CodingKey, CaseIterable, Sendable {
-        case disk, net, console, rng
+        case disk, net, console, rng, vfio
     }
 
     package var kind: Kind {
@@ -20,6 +21,7 @@ package enum DeviceSpec: Codable, Sendable, Equatable {
         case .net: .net
         case .console: .console
         case .rng: .rng
+        case .vfio: .vfio
         }
     }
 
@@ -35,6 +37,7 @@ package enum DeviceSpec: Codable, Sendable, Equatable {
             case .net: .net(try container.decode(NetSpec.self, forKey: .net))
             case .console: .console(try container.decode(PortsSpec.self, forKey: .console))
             case .rng: .rng(try container.decode(RandomSpec.self, forKey: .rng))
+            case .vfio: .vfio(try container.decode(VFIOSpec.self, forKey: .vfio))
             }
     }
 
@@ -45,6 +48,7 @@ package enum DeviceSpec: Codable, Sendable, Equatable {
         case .net(let net): try container.encode(net, forKey: .net)
         case .console(let console): try container.encode(console, forKey: .console)
         case .rng(let random): try container.encode(random, forKey: .rng)
+        case .vfio(let device): try container.encode(device, forKey: .vfio)
         }
     }
 }
@@ -108,6 +112,26 @@ package struct RandomSpec: Codable, Sendable, Equatable {
     package init() {}
 }
 
+/// A device of the host, passed through to the guest.
+package struct VFIOSpec: Codable, Sendable, Equatable {
+    /// Where it is on the host: a PCI address as in `0000:06:00.0`, or the UUID of a mediated device.
+    package var address: String
+    package var backend: Backend
+
+    /// By which of the kernel's interfaces its memory is mapped.
+    package enum Backend: String, Codable, Sendable, CaseIterable {
+        /// iommufd where this host and the device have it, else a container. Settled when the machine starts.
+        case auto
+        case iommufd
+        case container
+    }
+
+    package init(address: String, backend: Backend = .auto) {
+        self.address = address
+        self.backend = backend
+    }
+}
+
 /// A device as a machine has it: everything that its description left open is settled.
 package struct Device: Codable, Sendable, Equatable {
     /// Its PCI address, as in `00:01.0`.
@@ -136,7 +160,7 @@ extension MachineSpec {
                 net.queues = net.queues ?? 1
                 net.mtu = net.mtu ?? NetSpec.defaultMTU
                 return Device(address: address, spec: .net(net))
-            case .console, .rng: return Device(address: address, spec: device)
+            case .console, .rng, .vfio: return Device(address: address, spec: device)
             }
         }
     }
@@ -156,4 +180,25 @@ extension NetSpec {
 
 extension PortsSpec {
     package static let portRange = 1...8
+}
+
+extension VFIOSpec {
+    /// Whether the address is that of a PCI function, as sysfs writes it.
+    package var isPCI: Bool {
+        let parts = address.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 3 else { return false }
+        let last = parts[2].split(separator: ".", omittingEmptySubsequences: false)
+        guard last.count == 2, let function = last[1].utf8.first, last[1].utf8.count == 1, 0x30...0x37 ~= function else { return false }
+        return Self.isHexadecimal(parts[0], 4...8) && Self.isHexadecimal(parts[1], 2...2) && Self.isHexadecimal(last[0], 2...2)
+    }
+
+    /// Whether the address is a UUID, as sysfs writes it: a mediated device.
+    package var isMediated: Bool {
+        let parts = address.split(separator: "-", omittingEmptySubsequences: false)
+        return parts.map(\.utf8.count) == [8, 4, 4, 4, 12] && parts.allSatisfy { Self.isHexadecimal($0, 4...12) }
+    }
+
+    private static func isHexadecimal(_ text: Substring, _ length: ClosedRange<Int>) -> Bool {
+        length ~= text.utf8.count && text.utf8.allSatisfy { 0x30...0x39 ~= $0 || 0x61...0x66 ~= $0 }
+    }
 }

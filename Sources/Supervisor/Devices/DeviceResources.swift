@@ -31,15 +31,20 @@ struct DeviceResources: Sendable {
     private(set) var disks: [Disk] = []
     private(set) var taps: [Tap] = []
     private(set) var ports: [Port] = []
+    private(set) var passthrough = PassthroughResources()
 
     /// Opens, locks and deposits everything. What was deposited before a failure is dropped again by the caller; sockets are removed here.
-    static func acquire(_ spec: MachineSpec, host: Host, diskUser: @escaping DiskUser) throws(ControlError) -> Self {
+    static func acquire(_ spec: MachineSpec, host: Host, users: HostUsers) throws(ControlError) -> Self {
         var resources = DeviceResources()
         do {
+            try MemoryLock.require(spec, host: host)
+            resources.passthrough = try PassthroughOpener.open(spec.passthroughDevices, machine: spec.name, user: users.device) {
+                (name, descriptor) throws(ControlError) in try deposit(name, descriptor, spec, host)
+            }
             for (index, device) in spec.settledDevices.enumerated() {
                 let key = "devices[\(index)].\(device.spec.kind.rawValue)"
                 switch device.spec {
-                case .disk(let disk): try resources.addDisk(disk, index, key, spec, host, diskUser)
+                case .disk(let disk): try resources.addDisk(disk, index, key, spec, host, users.disk)
                 case .net(let net):
                     for (queue, file) in try TapOpener.open(net, machine: spec.name, key: key).enumerated() {
                         try deposit(ManifestEntry.tap(device: index, queue: queue).name, file, spec, host)
@@ -49,7 +54,7 @@ struct DeviceResources: Sendable {
                     for (place, port) in console.ports.enumerated() {
                         try resources.addPort(port, index, place, "\(key).ports[\(place)].socket", spec, host)
                     }
-                case .rng: break
+                case .rng, .vfio: break
                 }
             }
         } catch {
@@ -100,6 +105,7 @@ struct DeviceResources: Sendable {
     static func adopt(_ spec: MachineSpec, custody: CustodyClient) throws -> Self {
         func get(_ name: String) throws(CustodyError) -> SharedDescriptor { try custody.get(CustodyKey(machine: spec.name, name: name)) }
         var resources = DeviceResources()
+        resources.passthrough = try PassthroughResources.adopt(spec, custody: custody)
         for (index, device) in spec.settledDevices.enumerated() {
             switch device.spec {
             case .disk(let disk):
@@ -118,7 +124,7 @@ struct DeviceResources: Sendable {
                             device: index, port: place, ofWorker: try get(names.worker), own: try get(names.own),
                             listener: SocketListener(path: port.socket, file: try get(names.listener))))
                 }
-            case .rng: break
+            case .rng, .vfio: break
             }
         }
         return resources
@@ -129,6 +135,7 @@ struct DeviceResources: Sendable {
         disks.map { (ManifestEntry.disk(device: $0.device, writable: $0.isWritable), $0.file) }
             + taps.map { (ManifestEntry.tap(device: $0.device, queue: $0.queue), $0.file) }
             + ports.map { (ManifestEntry.consolePort(device: $0.device, port: $0.port), $0.ofWorker) }
+            + passthrough.lease
     }
 
     /// Under which names a port is in custody.
@@ -143,10 +150,19 @@ struct DeviceResources: Sendable {
     }
 }
 
-extension MachineSpec {
+extension DeviceResources {
+    /// The devices of the machine with everything settled, also what this host settled.
+    func settled(_ spec: MachineSpec) -> [Device] {
+        spec.settledDevices.enumerated().map { index, device in
+            guard case .vfio(var passed) = device.spec, let found = passthrough.specification(index) else { return device }
+            passed.backend = found.backend == .container ? .container : .iommufd
+            return Device(address: device.address, spec: .vfio(passed))
+        }
+    }
+
     /// The devices as workers are told of them.
-    var deviceSpecifications: [DeviceSpecification] {
-        settledDevices.map { device in
+    func specifications(of spec: MachineSpec) -> [DeviceSpecification] {
+        spec.settledDevices.enumerated().map { index, device in
             switch device.spec {
             case .disk(let disk):
                 .disk(DiskSpecification(readOnly: disk.readOnly, serial: disk.serial ?? "", queues: UInt16(clamping: disk.queues ?? 1)))
@@ -157,10 +173,14 @@ extension MachineSpec {
                         mtu: UInt16(clamping: net.mtu ?? NetSpec.defaultMTU)))
             case .console(let console): .console(ConsoleSpecification(ports: console.ports.map(\.name)))
             case .rng: .entropy
+            case .vfio(let device):
+                .passthrough(passthrough.specification(index) ?? VFIOSpecification(address: device.address, backend: .container, vectors: 0))
             }
         }
     }
+}
 
+extension MachineSpec {
     /// Whether a handover holds requests of the guest to anything outside of it.
     var holdsIO: Bool { !(devices ?? []).isEmpty }
 

@@ -5,6 +5,12 @@ internal import SystemPackage
 /// Which machine of this host has a file open as a disk, if one has, and whether it may write.
 typealias DiskUser = (FileIdentity) -> (machine: String, writes: Bool)?
 
+/// Who of this host has what a machine can have for itself only.
+struct HostUsers {
+    let disk: DiskUser
+    let device: DeviceUser
+}
+
 /// Opens what is behind disks, below the configured directories, and locks it.
 struct DiskOpener {
     let machine: String

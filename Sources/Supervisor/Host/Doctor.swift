@@ -7,7 +7,7 @@ struct Doctor {
     let host: Host
 
     func examine() -> [Check] {
-        [kvm, privileges, memoryLock, openFiles, imageDirectories, diskDirectories, tun, hugePages, iommu]
+        [kvm, privileges, memoryLock, openFiles, imageDirectories, diskDirectories, tun, hugePages] + PassthroughDoctor(host: host).examine()
     }
 
     private var kvm: Check {
@@ -28,7 +28,7 @@ struct Doctor {
         return Check(
             name: "worker users", verdict: .warning,
             detail:
-                "started without privileges: workers run as this user, nothing keeps one machine's worker from another's; no VFIO, only taps of this user"
+                "started without privileges: workers run as this user, nothing keeps one machine's worker from another's; only taps and VFIO groups of this user"
         )
     }
 
@@ -38,7 +38,7 @@ struct Doctor {
         let text = "\(limit >> 20) MiB"
         return host.raisesLimits
             ? Check(name: "memlock", verdict: .ok, detail: "\(text); workers get their machine's memory and 64 MiB")
-            : Check(name: "memlock", verdict: .warning, detail: "\(text): passed-through devices would need their machine's memory")
+            : Check(name: "memlock", verdict: .warning, detail: "\(text): machines with passed-through devices need their memory and 64 MiB")
     }
 
     private var openFiles: Check {
@@ -82,11 +82,5 @@ struct Doctor {
         return free > 0
             ? Check(name: "hugepages", verdict: .ok, detail: "\(free) free 2 MiB pages")
             : Check(name: "hugepages", verdict: .warning, detail: "0 free 2 MiB pages; machines asking for pages: 2MiB will be refused")
-    }
-
-    private var iommu: Check {
-        FileSystem.exists("/dev/iommu")
-            ? Check(name: "/dev/iommu", verdict: .ok, detail: "present; this version passes no devices through yet")
-            : Check(name: "/dev/iommu", verdict: .missing, detail: "kernel built without CONFIG_IOMMUFD; this version passes no devices through yet")
     }
 }

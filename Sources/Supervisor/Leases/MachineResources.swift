@@ -31,9 +31,9 @@ struct MachineResources: Sendable {
 
     /// Opens and creates everything and deposits it. What was deposited before a failure is dropped again by the caller.
     ///
-    /// `diskUser`: which machine has a disk open, and whether it may write.
+    /// `users`: who of this host has what a machine can have for itself only.
     static func acquire(
-        _ spec: MachineSpec, host: Host, diskUser: @escaping DiskUser
+        _ spec: MachineSpec, host: Host, users: HostUsers
     ) throws(ControlError) -> MachineResources {
         try HugePages.require(spec.memory)
         let console = try failing("console") { () throws(Errno) in try UnixSocket.streamPair(buffer: streamBuffer) }
@@ -60,7 +60,7 @@ struct MachineResources: Sendable {
                 machine: spec.name, kvm: created.kvm, memory: created.memory, commitWordFile: created.word,
                 commitWord: try failing("commit word") { () throws(Errno) in try mapWord(created.word) },
                 consoleOfWorker: workerEnd, console: ownEnd, kernel: created.kernel, initialRAMDisk: created.initrd, consoleListener: listener,
-                devices: try DeviceResources.acquire(spec, host: host, diskUser: diskUser))
+                devices: try DeviceResources.acquire(spec, host: host, users: users))
         } catch {
             listener?.remove()
             throw error

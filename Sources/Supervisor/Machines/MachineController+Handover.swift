@@ -96,13 +96,9 @@ extension MachineController {
     private func takeAddresses(_ run: HandoverRun, _ incoming: Worker) {
         run.times.begin(.takeAddresses)
         host.hook(.takeAddresses)
-        do {
-            _ = try incoming.order(.takeAddresses, within: host.configuration.answerDeadline)
-            run.times.end(.takeAddresses)
-            run.tell(.takeAddresses, .end, nil)
-        } catch {
-            host.events.append(.warning, machine: spec.name, generation: Int(incoming.generation), detail: "take-addresses: \(error)")
-        }
+        guard orderAddresses(incoming) else { return }
+        run.times.end(.takeAddresses)
+        run.tell(.takeAddresses, .end, nil)
     }
 
     @discardableResult

@@ -60,7 +60,7 @@ extension MachineController {
             machineID: bytes, name: spec.name, vcpus: UInt32(spec.vcpus), memory: UInt64(spec.memory.sizeBytes),
             commandLine: spec.boot.cmdline ?? "",
             pageSize: spec.memory.pages == .transparentHuge ? 2 << 20 : UInt64(spec.memory.pages.sizeBytes), prefault: spec.memory.prefault,
-            affinities: spec.affinityMasks, devices: spec.deviceSpecifications)
+            affinities: spec.affinityMasks, devices: resources.devices.specifications(of: spec))
     }
 
     /// The worker is gone with the guest's vCPU state: the machine's crash policy decides.
@@ -94,6 +94,7 @@ extension MachineController {
                 host.events.append(.fencePending, machine: spec.name, detail: "a past worker does not end; nothing new is started")
                 return publish()
             }
+            quietenDevices()  // first: memory that devices still reach stays with them when it is discarded
             try resources.memory.descriptor.discardContent()
             worker = try coldStart(image, generation: nextGeneration())
             trail.stepBack(to: image)
@@ -119,12 +120,20 @@ extension MachineController {
         state = end
         remark = reason
         finishSoak(.failure(.failed(reason: "\(spec.name) ended: \(reason)")))
-        if waitForRetired(within: .seconds(30)) { try? resources.memory.descriptor.discardContent() }
+        if waitForRetired(within: .seconds(30)) {
+            quietenDevices()
+            try? resources.memory.descriptor.discardContent()
+        }
         host.releaseCustody(of: spec.name)
         host.events.append(end == .crashed ? .crashed : .stopped, machine: spec.name, detail: reason)
         publish()
         close()
         onEnd(snapshot)
+    }
+
+    /// Brings passed-through devices to rest; no worker is there any more.
+    private func quietenDevices() {
+        for remark in resources.devices.passthrough.quieten() { host.events.append(.warning, machine: spec.name, detail: remark) }
     }
 
     // MARK: Past workers

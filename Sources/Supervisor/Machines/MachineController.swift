@@ -35,6 +35,10 @@ final class MachineController: @unchecked Sendable {
     var lastHandover: HandoverRecord?
     /// Why the newest state is what it is, for `show`.
     var remark: String?
+    /// When to ask the worker again to take over what its predecessor was charged for (CLOCK_MONOTONIC); `nil`: it has.
+    var nextAddresses: Int64?
+    /// Devices that the host wants back, by their places.
+    var wantedBack: Set<Int> = []
 
     struct Command {
         let body: @Sendable (MachineController) -> Void
@@ -155,6 +159,8 @@ final class MachineController: @unchecked Sendable {
             watchWorker()
             watchSoak()
             watchFence()
+            watchDevices()
+            watchAddresses()
         }
     }
 
@@ -165,7 +171,9 @@ final class MachineController: @unchecked Sendable {
             poll.add(worker.process.descriptor.number)
         }
         for past in retiring { poll.add(past.process.descriptor.number) }
-        var limit = soak.map { Duration.nanoseconds(max(0, $0.nextEvent - SystemClock.monotonic())) }
+        for device in resources.devices.passthrough.devices { if let request = device.events.request { poll.add(request.number) } }
+        let next = [soak?.nextEvent, nextAddresses].compactMap(\.self).min()
+        var limit = next.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
         if worker?.hasNews ?? false { limit = .zero }
         _ = try? poll.wait(timeout: limit)
         wake.take()
@@ -218,7 +226,7 @@ final class MachineController: @unchecked Sendable {
                 revertableTo: previousImage?.reference), spec: spec, model: "baton-1",
             worker: worker.map { worker in
                 .init(pid: Int(worker.pid), uid: Int(host.users.uid(slot: slot, generation: worker.generation) ?? CurrentProcess.userID))
-            }, devices: spec.devices == nil ? nil : spec.settledDevices, blockers: remark.map { [$0] } ?? [])
+            }, devices: spec.devices == nil ? nil : resources.devices.settled(spec), blockers: (remark.map { [$0] } ?? []) + requests)
         published.withLock { $0 = details }
         imagesInUse.withLock { $0 = trail.digests + [details.machine.image.digest] }
     }

@@ -148,6 +148,7 @@ extension MachineController {
             return workerLost("its worker ended while no supervisor ran")
         }
         runner.continueAfterStop()
+        if !spec.passthroughDevices.isEmpty { orderAddresses(runner) }  // the earlier process may not have come to it
         host.events.append(.adopted, machine: spec.name, generation: Int(runner.generation), detail: runner.image.description.version)
         if life.last(where: { $0.kind == .worker })?.worker?.generation != Int(runner.generation) { note(.worker, runner) }
         if let record = unwritten(life, runner) {

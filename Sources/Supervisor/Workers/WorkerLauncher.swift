@@ -21,7 +21,7 @@ struct WorkerLauncher {
             arguments: ["baton-vmm", "--session", "3", "--machine", spec.name, "--generation", "\(generation)"],
             descriptors: [null, log.far, log.far, workerEnd])
         host.users.restrict(&request, slot: slot, generation: generation)
-        if host.raisesLimits { request.memoryLock = spec.memory.sizeBytes + (64 << 20) }
+        if host.raisesLimits { request.memoryLock = MemoryLock.limit(spec, host: host) }
         let child = try request.spawn(executing: image.file.descriptor)
         let worker = Worker(generation: generation, image: image, pid: child.pid, process: child.takeProcess(), channel: channel)
         do {
