@@ -31,6 +31,17 @@ int cl_kvm_set_attribute(int vcpu, uint32_t group, uint64_t attribute, uint64_t 
     return attribute_call(vcpu, KVM_SET_DEVICE_ATTR, group, attribute, &value);
 }
 
+int cl_kvm_create_vfio(int vm) {
+    struct kvm_create_device create = { .type = KVM_DEV_TYPE_VFIO };
+    return ioctl(vm, KVM_CREATE_DEVICE, &create) < 0 ? -errno : (int)create.fd;
+}
+
+int cl_kvm_vfio_add(int device, int file) {
+    int32_t number = file;
+    struct kvm_device_attr call = { .group = KVM_DEV_VFIO_GROUP, .attr = KVM_DEV_VFIO_GROUP_ADD, .addr = (uint64_t)(uintptr_t)&number };
+    return ioctl(device, KVM_SET_DEVICE_ATTR, &call) < 0 ? -errno : 0;
+}
+
 static int set_signal_mask(int vcpu, const sigset_t *mask) {
     if (!mask) return ioctl(vcpu, KVM_SET_SIGNAL_MASK, NULL) ? -errno : 0;
     struct { uint32_t length; unsigned char bytes[8]; } argument = { .length = 8 };

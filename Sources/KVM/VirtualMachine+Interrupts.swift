@@ -89,11 +89,28 @@ extension VirtualMachine {
         try irqfd(event.descriptor.number, gsi, flags: 1)
     }
 
-    private func irqfd(_ number: CInt, _ gsi: UInt32, flags: UInt32) throws(Errno) {
+    /// The same of an eventfd whose owner is elsewhere.
+    package func attach(_ event: borrowing OwnedDescriptor, to gsi: UInt32) throws(Errno) {
+        try irqfd(event.number, gsi, flags: 0)
+    }
+
+    /// An eventfd that raises a level-triggered pin, and one that is signalled whenever the guest has ended that interrupt
+    /// (KVM_IRQFD_FLAG_RESAMPLE): the pin is low then. `EINVAL` without interrupt controllers in the kernel.
+    package func attach(_ event: borrowing OwnedDescriptor, to gsi: UInt32, resampling: borrowing OwnedDescriptor) throws(Errno) {
+        try irqfd(event.number, gsi, flags: 2, resampling: resampling.number)
+    }
+
+    /// KVM_IRQFD DEASSIGN of either kind. A pin that was raised by it becomes low.
+    package func detach(_ event: borrowing OwnedDescriptor, from gsi: UInt32) throws(Errno) {
+        try irqfd(event.number, gsi, flags: 1)
+    }
+
+    private func irqfd(_ number: CInt, _ gsi: UInt32, flags: UInt32, resampling: CInt = 0) throws(Errno) {
         var request = kvm_irqfd()
         request.fd = UInt32(bitPattern: number)
         request.gsi = gsi
         request.flags = flags
+        request.resamplefd = UInt32(bitPattern: resampling)
         // SAFETY: the kernel reads one structure.
         try check(unsafe cl_kvm_call_with(descriptor.number, CL_KVM_IRQFD, &request))
     }

@@ -1,5 +1,5 @@
 internal import CLinux
-internal import LinuxSystem
+package import LinuxSystem
 package import SystemPackage
 
 /// Guest-physical memory backed by a mapping of this process.
@@ -58,7 +58,7 @@ package final class VirtualMachine: Sendable {
         try check(cl_kvm_call(descriptor.number, CL_KVM_CREATE_IRQCHIP, 0))
     }
 
-    /// KVM_SET_USER_MEMORY_REGION. The mapping must outlive the VM.
+    /// KVM_SET_USER_MEMORY_REGION. The mapping must outlive the slot. `EEXIST`: it overlaps with another one.
     package func setMemorySlot(_ slot: MemorySlot) throws(Errno) {
         var region = kvm_userspace_memory_region()
         region.slot = slot.number
@@ -70,9 +70,29 @@ package final class VirtualMachine: Sendable {
         try check(unsafe cl_kvm_call_with(descriptor.number, CL_KVM_SET_USER_MEMORY_REGION, &region))
     }
 
+    /// Takes a slot away: vCPUs that touch its addresses come out of KVM_RUN from then on.
+    package func removeMemorySlot(_ number: UInt32) throws(Errno) {
+        try setMemorySlot(MemorySlot(number: number, guestAddress: 0, size: 0, address: 0))
+    }
+
+    /// The VM's KVM-VFIO device (KVM_CREATE_DEVICE, `KVM_DEV_TYPE_VFIO`). `EBUSY`: there is one already.
+    package func createVFIOAssociation() throws(Errno) -> VFIOAssociation {
+        VFIOAssociation(try OwnedDescriptor(checking: cl_kvm_create_vfio(descriptor.number)))
+    }
+
     /// A vCPU whose APIC id is `index`.
     package func createVCPU(_ index: Int) throws(Errno) -> VCPU {
         let created = try OwnedDescriptor(checking: cl_kvm_call(descriptor.number, CL_KVM_CREATE_VCPU, UInt(index)))
         return try VCPU(created, index: index, mapSize: vcpuMapSize)
     }
+}
+
+/// What KVM knows of the VFIO devices of a VM: whether their DMA is coherent (Linux, Documentation/virt/kvm/devices/vfio.rst).
+package final class VFIOAssociation: Sendable {
+    private let descriptor: OwnedDescriptor
+
+    init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
+
+    /// Adds a device, or the group of one (KVM_DEV_VFIO_FILE_ADD). It is referred to as long as this lives. `EEXIST`: added already.
+    package func add(_ file: borrowing OwnedDescriptor) throws(Errno) { try check(cl_kvm_vfio_add(descriptor.number, file.number)) }
 }

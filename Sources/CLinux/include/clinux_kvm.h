@@ -68,6 +68,7 @@ CL_KVM_REQUEST(KVM_X86_SETUP_MCE);
 CL_KVM_REQUEST(KVM_HAS_DEVICE_ATTR);
 CL_KVM_REQUEST(KVM_GET_DEVICE_ATTR);
 CL_KVM_REQUEST(KVM_SET_DEVICE_ATTR);
+CL_KVM_REQUEST(KVM_CREATE_DEVICE);
 #undef CL_KVM_REQUEST
 
 // An ioctl whose argument is a value, or points at a structure. The ioctl's result, or -errno.
@@ -77,6 +78,11 @@ int cl_kvm_call_with(int fd, unsigned long request, void *argument);
 // A vCPU attribute of 64 bits (KVM_{GET,SET}_DEVICE_ATTR). -ENXIO when the kernel has none such.
 int cl_kvm_get_attribute(int vcpu, uint32_t group, uint64_t attribute, uint64_t *value);
 int cl_kvm_set_attribute(int vcpu, uint32_t group, uint64_t attribute, uint64_t value);
+
+// The VM's KVM-VFIO device (KVM_DEV_TYPE_VFIO); a VM has one. Its descriptor, or -errno.
+int cl_kvm_create_vfio(int vm);
+// Tells it of a VFIO group or device (KVM_DEV_VFIO_FILE_ADD); it keeps a reference until it is closed. -EEXIST: it knows already.
+int cl_kvm_vfio_add(int device, int file);
 
 // KVM_RUN with a signal already pending: no guest instruction runs, expired LAPIC timers move to the IRR. 0 when it came back
 // for the signal, 1 when it returned an exit to be handled, or -errno. Calls for the thread that runs this vCPU.
