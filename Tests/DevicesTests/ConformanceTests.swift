@@ -183,7 +183,7 @@ enum DeviceCases {
         })
 
     static let platform: [any AnyDeviceCase] = [serial, pit, power, resetPort, rtc]
-    static let all: [any AnyDeviceCase] = platform + virtio
+    static let all: [any AnyDeviceCase] = platform + virtio + [passthrough]
 
     /// Every device with every version of its section that is written.
     static let versions: [Version] = all.flatMap { device in device.section.writes.map { Version(device: device, number: $0) } }

@@ -25,8 +25,12 @@ package final class PCIBus: Sendable {
     package var all: [any PCIFunction] { functions.compactMap { $0 } }
 
     /// Puts every BAR where firmware would.
-    package func placeBars(in window: Range<UInt64>) {
-        var allocator = PCIBarAllocator(window)
+    ///
+    /// - Parameters:
+    ///   - window: addresses below 4 GiB.
+    ///   - high: addresses above, for 64-bit BARs of functions that want them there.
+    package func placeBars(in window: Range<UInt64>, high: Range<UInt64>? = nil) {
+        var allocator = PCIBarAllocator(window, high: high)
         for function in all { function.placeBars(with: &allocator) }
     }
 

@@ -90,6 +90,23 @@ package struct PCIConfigurationSpace: Sendable {
         set(0, at: PCIRegister.cacheLineSize, writable: 0xFF)
         set(UInt32(identity.subsystemVendor) | UInt32(identity.subsystem) << 16, at: PCIRegister.subsystemVendor, writable: 0)
         set(0, at: PCIRegister.interruptLine, writable: 0xFF)
+        setBars()
+    }
+
+    /// The space of a function that is not ours: its bytes, and which bits of them the guest can write. BARs are put in.
+    ///
+    /// - Parameters:
+    ///   - bytes: 256 of them, as are `writable`.
+    ///   - bars: over what `bytes` has in their places.
+    init(bytes: [UInt8], writable: [UInt8], bars: [PCIBar]) {
+        precondition(bytes.count == Self.size && writable.count == Self.size, "a configuration space has 256 bytes")
+        self.bytes = bytes
+        self.writable = writable
+        self.bars = bars
+        setBars()
+    }
+
+    private mutating func setBars() {
         for bar in bars {
             let mask = ~(bar.size - 1)
             let flags: UInt32 = (bar.is64Bit ? 4 : 0) | (bar.isPrefetchable ? 8 : 0)

@@ -17,20 +17,37 @@ package protocol PCIFunction: AnyObject, Sendable {
 
 /// Gives out addresses for BARs as firmware does, the same ones for the same functions in the same order.
 package struct PCIBarAllocator {
-    private var next: UInt64
-    private let end: UInt64
+    private var low: Window
+    private var high: Window?
 
-    /// - Parameter window: guest-physical addresses that no RAM and no other device has.
-    package init(_ window: Range<UInt64>) {
-        next = window.lowerBound
-        end = window.upperBound
+    private struct Window {
+        var next: UInt64
+        let end: UInt64
+
+        init(_ range: Range<UInt64>) {
+            next = range.lowerBound
+            end = range.upperBound
+        }
+
+        mutating func allocate(_ size: UInt64) -> UInt64? {
+            let start = (next + size - 1) & ~(size - 1)
+            guard start >= next, start < end, size <= end - start else { return nil }
+            next = start + size
+            return start
+        }
     }
 
-    /// Room for a BAR, aligned to its size; nil when there is none left.
-    package mutating func allocate(_ size: UInt64) -> UInt64? {
-        let start = (next + size - 1) & ~(size - 1)
-        guard start >= next, start < end, size <= end - start else { return nil }
-        next = start + size
-        return start
+    /// - Parameters:
+    ///   - window: guest-physical addresses below 4 GiB that no RAM and no other device has.
+    ///   - high: the same above; nil where there are none.
+    package init(_ window: Range<UInt64>, high: Range<UInt64>? = nil) {
+        low = Window(window)
+        self.high = high.map(Window.init)
     }
+
+    /// Room for a BAR below 4 GiB, aligned to its size; nil when there is none left.
+    package mutating func allocate(_ size: UInt64) -> UInt64? { low.allocate(size) }
+
+    /// Room above 4 GiB, for a 64-bit BAR; below where there is none above.
+    package mutating func allocateHigh(_ size: UInt64) -> UInt64? { high?.allocate(size) ?? low.allocate(size) }
 }
