@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/seccomp.h>
+#include <linux/vfio.h>
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,10 @@
 #define LANDLOCK_QUERY_VERSION 1u
 struct landlock_attributes { uint64_t handled_access_fs, handled_access_net, scoped; };
 
+#define IOMMU_IOAS_IOVA_RANGES 0x3B84
+#define IOMMU_IOAS_MAP_FILE 0x3B8F
+#define IOMMU_IOAS_CHANGE_PROCESS 0x3B92
+
 #define KVM_IOCTL_TYPE 0xAE
 #define X32_BIT 0x40000000u
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
@@ -28,6 +33,7 @@ struct landlock_attributes { uint64_t handled_access_fs, handled_access_net, sco
 #define IF_EQUAL(value, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)(value), (yes), (no))
 #define IF_ANY_BIT(bits, yes, no) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (unsigned)(bits), (yes), (no))
 #define ALLOW(name) IF_EQUAL(__NR_##name, 0, 1), RETURN(SECCOMP_RET_ALLOW)
+#define REQUEST(number) IF_EQUAL(number, 0, 1), RETURN(SECCOMP_RET_ALLOW)
 #define FAIL(name, error) IF_EQUAL(__NR_##name, 0, 1), RETURN(SECCOMP_RET_ERRNO | (error))
 
 // The two halves of argument n. Of an int the kernel takes the low one only.
@@ -39,9 +45,14 @@ int cl_confine_system_calls(void) {
         LOAD(arch), IF_EQUAL(AUDIT_ARCH_X86_64, 1, 0), RETURN(SECCOMP_RET_KILL_PROCESS),
         LOAD(nr), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1), RETURN(SECCOMP_RET_KILL_PROCESS),
 
-        // ioctl: how large a disk is, what a tap's queue leaves to the guest; and KVM's, by the type byte of the request.
-        IF_EQUAL(__NR_ioctl, 0, 9), ARGUMENT(1), IF_EQUAL(BLKGETSIZE64, 5, 0), IF_EQUAL(BLKSSZGET, 4, 0),
-        IF_EQUAL(TUNSETOFFLOAD, 3, 0), IF_EQUAL(TUNSETQUEUE, 2, 0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
+        // ioctl: how large a disk is, what a tap's queue leaves to the guest; what a passed-through device is, its interrupts and RAM for its
+        // DMA, but nothing that binds, attaches, detaches or resets one; and KVM's, by the type byte of the request.
+        IF_EQUAL(__NR_ioctl, 0, 33), ARGUMENT(1),
+        REQUEST(BLKGETSIZE64), REQUEST(BLKSSZGET), REQUEST(TUNSETOFFLOAD), REQUEST(TUNSETQUEUE),
+        REQUEST(VFIO_DEVICE_GET_INFO), REQUEST(VFIO_DEVICE_GET_REGION_INFO), REQUEST(VFIO_DEVICE_GET_IRQ_INFO), REQUEST(VFIO_DEVICE_SET_IRQS),
+        REQUEST(VFIO_IOMMU_GET_INFO), REQUEST(VFIO_IOMMU_MAP_DMA), REQUEST(VFIO_IOMMU_UNMAP_DMA),
+        REQUEST(IOMMU_IOAS_IOVA_RANGES), REQUEST(IOMMU_IOAS_MAP_FILE), REQUEST(IOMMU_IOAS_CHANGE_PROCESS),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xFF00),
         IF_EQUAL(KVM_IOCTL_TYPE << 8, 0, 1), RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),
 
         // Waiting and moving bytes.

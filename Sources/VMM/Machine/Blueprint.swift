@@ -1,3 +1,4 @@
+internal import GuestMemory
 package import Handover
 package import KVM
 package import Wire
@@ -17,20 +18,29 @@ package struct Blueprint: Sendable, Equatable {
     package var affinities: [[UInt64]]
     /// Device i is PCI function 00:(i + 1).0.
     package var devices: [DeviceSpecification]
-    /// Where the guest has put each device's BAR by now; 0 for nowhere. No part of the machine, but what the next worker prepares for.
-    package var placements: [UInt64] = []
+    /// Where the guest has put each device's BARs by now; 0 for nowhere. No part of the machine, but what the next worker prepares for.
+    package var placements: [[UInt64]] = []
+    /// What of RAM is mapped for the DMA of passed-through devices, by the first worker for all that follow.
+    package var dma: [DMAMapping] = []
 
-    private static let version: UInt16 = 2
+    /// The version that is written: the oldest that has what there is to say.
+    private var version: UInt16 { dma.isEmpty && placements.allSatisfy { $0.count == 1 } ? 2 : 3 }
 
     package func encode() -> [UInt8] {
         var writer = WireWriter(capacity: 16384)
-        writer.u16(Self.version)
+        let version = version
+        writer.u16(version)
         writer.machineID(machineID)
         writer.string(name)
         encodeShape(to: &writer)
         writer.u64(UInt64(pageSize))
         writer.list(affinities) { writer, mask in writer.list(mask) { $0.u64($1) } }
-        writer.list(placements) { $0.u64($1) }
+        if version == 2 {
+            writer.list(placements) { $0.u64($1.first ?? 0) }
+        } else {
+            writer.list(placements) { writer, bars in writer.list(bars) { $0.u64($1) } }
+            writer.list(dma) { writer, mapping in mapping.encode(to: &writer) }
+        }
         return writer.bytes
     }
 
@@ -67,13 +77,17 @@ package struct Blueprint: Sendable, Equatable {
         self.msrs = msrs
         affinities = specification.affinities
         devices = specification.devices
+        dma = passedThrough.isEmpty ? [] : DMAMapping.all(of: GuestMemoryLayout(size: memory))
     }
+
+    /// The devices that are passed through.
+    var passedThrough: [VFIOSpecification] { devices.compactMap { if case .passthrough(let device) = $0 { device } else { nil } } }
 
     /// Reads a blueprint, whole and within bounds.
     package init(_ bytes: [UInt8]) throws(WireError) {
         var reader = WireReader(bytes)
         let version = try reader.u16()
-        if version != Self.version { throw .invalid(offset: 0, field: "the blueprint's version", value: UInt64(version)) }
+        if version != 2 && version != 3 { throw .invalid(offset: 0, field: "the blueprint's version", value: UInt64(version)) }
         machineID = try reader.machineID()
         name = try reader.string(limit: 64)
         model = try reader.string(limit: 32)
@@ -104,7 +118,10 @@ package struct Blueprint: Sendable, Equatable {
         affinities = try reader.list(limit: MachineModel.maximumVCPUs) { reader throws(WireError) in
             try reader.list(limit: 16) { reader throws(WireError) in try reader.u64() }
         }
-        placements = try reader.list(limit: DeviceSpecification.limit) { reader throws(WireError) in try reader.u64() }
+        placements = try reader.list(limit: DeviceSpecification.limit) { reader throws(WireError) in
+            version == 2 ? [try reader.u64()] : try reader.list(limit: 6) { reader throws(WireError) in try reader.u64() }
+        }
+        if version == 3 { dma = try reader.list(limit: DMAMapping.limit) { reader throws(WireError) in try DMAMapping(from: &reader) } }
         try reader.finish()
     }
 

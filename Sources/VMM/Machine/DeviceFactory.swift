@@ -34,7 +34,7 @@ extension DeviceSpecification {
             for (port, name) in console.ports.enumerated() { ports.append((name, try lent.find(.consolePort(device: index, port: port)))) }
             return try doing("using the streams of device \(index)") { [ports] () throws(Errno) in try VirtioConsole(ports) }
         case .entropy: return VirtioEntropy()
-        case .passthrough: throw VMMError("this version passes no devices through")
+        case .passthrough: throw VMMError("device \(index) is passed through and has no back end here")
         }
     }
 

@@ -11,14 +11,14 @@ internal import Wire
 /// The devices of `baton-1` as its vCPUs and its session see them.
 final class DeviceSet: Sendable {
     /// What the devices write and read in a checkpoint.
-    static let sections: [Handover.SectionRange] = (PlatformState.sections + VirtioSet.sections).map {
+    static let sections: [Handover.SectionRange] = (PlatformState.sections + FunctionSet.sections).map {
         Handover.SectionRange(name: $0.name, writes: $0.writes, reads: $0.reads)
     }
 
     private let platform: PlatformDevices
     private let power: PowerRelay
     private let memoryBus: MMIOBus
-    let virtio: VirtioSet
+    let functions: FunctionSet
 
     init(
         _ specifications: [DeviceSpecification], _ lent: LentResources, vm: VirtualMachine, memory: GuestMemory, machine: String
@@ -26,9 +26,9 @@ final class DeviceSet: Sendable {
         guard let console = lent.console else { throw VMMError("no console was lent") }
         let relay = PowerRelay()
         power = relay
-        virtio = try VirtioSet(specifications, lent.backings, vm: vm, memory: memory, machine: machine)
-        memoryBus = MMIOBus(virtio.windows)
-        let bus = virtio.bus
+        functions = try FunctionSet(specifications, lent.backings, vm: vm, memory: memory, machine: machine)
+        memoryBus = MMIOBus(functions.windows)
+        let bus = functions.bus
         platform = try doing("making the devices") { () throws(Errno) in
             try PlatformDevices(
                 name: String(machine.prefix(7)) + "/devices", interrupts: KernelInterrupts(vm), power: relay, console: try Console(console),
@@ -40,7 +40,7 @@ final class DeviceSet: Sendable {
     func start(_ handler: @escaping @Sendable (GuestEnding) -> Void) throws(VMMError) {
         power.set(handler)
         try doing("starting the devices' thread") { () throws(Errno) in try platform.start() }
-        try virtio.start()
+        try functions.start()
     }
 
     func handle(_ access: PortAccess, of vcpu: VCPU) {
@@ -67,7 +67,7 @@ final class DeviceSet: Sendable {
     /// Devices stop acting on their own. Throws when one of them did not come to rest in time; then resume. Twice is once.
     func quiesce(within timeout: Duration) throws(VMMError) {
         let end = SystemClock.deadline(after: timeout)
-        try virtio.quiesce(until: end)
+        try functions.quiesce(until: end)
         // It only ever waits for a CPU to run on: a while, even if disks have used up the time.
         let left = max(end - SystemClock.monotonic(), Self.threadPatience)
         guard platform.quiesce(timeout: .nanoseconds(left)) else { throw VMMError("the devices' thread did not stop in time") }
@@ -78,12 +78,12 @@ final class DeviceSet: Sendable {
     /// Devices act on their own again.
     func resume() {
         platform.resume()
-        virtio.resume()
+        functions.resume()
     }
 
     /// Ends the devices' threads.
     func finish() {
-        virtio.finish()
+        functions.finish()
         platform.finish()
     }
 
@@ -91,12 +91,12 @@ final class DeviceSet: Sendable {
     func save(into writer: inout CheckpointWriter, versions: PromisedVersions) {
         let versions = versions.forCheckpoint
         platform.state().save(to: &writer, versions: versions)
-        virtio.save(to: &writer, versions: versions)
+        functions.save(to: &writer, versions: versions)
     }
 
     /// Reads the state of all devices, or throws.
     func decode(_ reader: CheckpointReader) throws(CheckpointError) -> DecodedDevices {
-        DecodedDevices(platform: try PlatformState(from: reader), restoreOthers: try virtio.decode(reader))
+        DecodedDevices(platform: try PlatformState(from: reader), restoreOthers: try functions.decode(reader))
     }
 
     /// Takes over a state. What the guest had asked for and nobody had done is returned.

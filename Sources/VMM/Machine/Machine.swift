@@ -13,6 +13,9 @@ final class Machine: Sendable {
     let devices: DeviceSet
     let stateIO: [VCPUStateIO]
     let tscKHz: UInt32
+    /// Where passed-through devices reach RAM.
+    let dmaSpaces: [DMASpace]
+    let association = Association()
     private let vcpus: [VCPU]
     private let threadList = Mutex<[VCPUThread]>([])
     let latch = Latch()
@@ -23,12 +26,13 @@ final class Machine: Sendable {
     /// Takes over what ``MachineParts`` has made.
     init(_ parts: consuming MachineParts, blueprint: Blueprint) throws(VMMError) {
         self.blueprint = blueprint
-        fingerprint = Fingerprint(blueprint, configuration: parts.devices.virtio.fixedConfiguration)
+        fingerprint = Fingerprint(blueprint, configuration: parts.devices.functions.fixedConfiguration)
         vm = parts.vm
         memory = parts.memory
         vcpus = parts.vcpus
         devices = parts.devices
         tscKHz = parts.tscKHz
+        dmaSpaces = parts.dmaSpaces
         let machineVM = parts.vm
         stateIO = parts.vcpus.map { VCPUStateIO(vm: machineVM, vcpu: $0, plan: blueprint.msrs) }
         event = try doing("making an eventfd") { () throws(Errno) in try EventDescriptor() }

@@ -25,11 +25,12 @@ struct MachineBuilder: Sendable {
         let plan = try probeMSRs(parts)
         for vcpu in parts.vcpus { MSRPlan.setAsFirmwareWould(vcpu) }
         let machine = try Machine(parts, blueprint: Blueprint(specification, machineID: machineID, cpuid: tables, msrs: plan))
-        machine.devices.virtio.placeBars()
+        machine.devices.functions.powerOn(window64: ACPITables.window64(machine.blueprint))
         try doing("emptying guest memory") { () throws(Errno) in
             try machine.memory.empty()  // a machine that was reset has its old content in it
             if specification.prefault { try machine.memory.prefault() }
         }
+        try machine.mapForDMA(lent.memory)
         return machine
     }
 
@@ -45,7 +46,7 @@ struct MachineBuilder: Sendable {
         try failpoints.reached(.build)
         try setCPUID(blueprint.cpuid, parts.vcpus)
         for vcpu in parts.vcpus { try blueprint.msrs.apply(to: vcpu) }
-        parts.devices.virtio.anticipate(blueprint.placements)
+        parts.devices.functions.anticipate(blueprint.placements)
         return try Machine(parts, blueprint: blueprint)
     }
 

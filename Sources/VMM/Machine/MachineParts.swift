@@ -22,6 +22,7 @@ struct MachineParts {
     let devices: DeviceSet
     let vcpus: [VCPU]
     let tscKHz: UInt32
+    let dmaSpaces: [DMASpace]
 
     /// Makes them in the order KVM wants: capabilities, interrupt controllers, slots, vCPUs.
     init(
@@ -47,6 +48,7 @@ struct MachineParts {
         }
         guard let first = made.first else { throw VMMError("a machine has at least one vCPU") }
         tscKHz = try doing("reading the TSC frequency") { () throws(Errno) in try first.tscKHz() }
+        dmaSpaces = try DMASpace.all(of: specifications.compactMap { if case .passthrough(let device) = $0 { device } else { nil } }, lent.backings)
         devices = try DeviceSet(specifications, lent, vm: vm, memory: memory, machine: name)
         self.vm = vm
         self.system = system

@@ -17,7 +17,7 @@ extension WorkerSession {
         case .load(let length, let digest): try load(length: length, digest: digest)
         case .grant: try grant()
         case .resume: try resume()
-        case .takeAddresses: .done  // no device of this machine reaches memory by itself
+        case .takeAddresses: try takeAddresses()
         case .pause: try pause()
         case .unpause: try unpause()
         case .health: health()
@@ -73,7 +73,7 @@ extension WorkerSession {
         try failpoints.reached(.preflight)
         versions = try PromisedVersions(promised, image: image)
         var blueprint = machine.blueprint
-        blueprint.placements = machine.devices.virtio.placements
+        blueprint.placements = machine.devices.functions.placements
         return .blueprint(blueprint.encode())
     }
 
@@ -143,6 +143,15 @@ extension WorkerSession {
         machine.run()
         isPaused = false
         phase = .running
+        return .done
+    }
+
+    /// Devices that are passed through reach RAM by what an earlier worker has mapped, whatever comes of this.
+    private func takeAddresses() throws(VMMError) -> Report {
+        try require(.running, .paused, for: "take addresses")
+        let machine = try current()
+        try failpoints.reached(.takeAddresses)
+        try machine.takeAddresses()
         return .done
     }
 

@@ -14,8 +14,17 @@ struct ACPITables: Sendable, Equatable {
     private static let alignment = 64
 
     init(_ blueprint: Blueprint) {
-        let addressBits = Int(blueprint.cpuid.first?[0x8000_0008, 0].map { $0.eax & 0xFF } ?? 36)
-        self.init(vcpus: blueprint.vcpus, memory: GuestMemoryLayout(size: blueprint.memory), addressBits: addressBits)
+        self.init(
+            vcpus: blueprint.vcpus, memory: GuestMemoryLayout(size: blueprint.memory), addressBits: Self.addressBits(blueprint))
+    }
+
+    private static func addressBits(_ blueprint: Blueprint) -> Int {
+        Int(blueprint.cpuid.first?[0x8000_0008, 0].map { $0.eax & 0xFF } ?? 36)
+    }
+
+    /// Where 64-bit BARs are, as the tables say.
+    static func window64(_ blueprint: Blueprint) -> Range<UInt64>? {
+        AddressMap.window64(above: GuestMemoryLayout(size: blueprint.memory), addressBits: addressBits(blueprint))
     }
 
     /// - Parameter addressBits: of a physical address.

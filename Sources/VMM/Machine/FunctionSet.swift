@@ -7,14 +7,17 @@ internal import LinuxSystem
 internal import SystemPackage
 internal import Wire
 
-/// Bus 0 and the virtio devices on it. Device i of the machine is function 00:(i + 1).0, and instance i + 1 of its sections.
-final class VirtioSet: Sendable {
-    static let sections = [PCIBusState.section, PCIFunctionState.section, VirtioState.section] + DeviceSpecification.backEndSections
+/// Bus 0 and the devices on it. Device i of the machine is function 00:(i + 1).0, and instance i + 1 of its sections.
+final class FunctionSet: Sendable {
+    static let sections =
+        [PCIBusState.section, PCIFunctionState.section, VirtioState.section, PassthroughState.section] + DeviceSpecification.backEndSections
 
     let bus: PCIBus
+    /// The devices that are passed through.
+    let passedThrough: [PassedThrough]
     private let bridge = HostBridge()
     private let specifications: [DeviceSpecification]
-    private let functions: [VirtioPCIFunction]
+    private let functions: [MachineFunction]
 
     init(
         _ specifications: [DeviceSpecification], _ lent: LentBackings, vm: VirtualMachine, memory: GuestMemory, machine: String
@@ -22,19 +25,28 @@ final class VirtioSet: Sendable {
         guard specifications.count <= DeviceSpecification.limit else { throw VMMError("a machine has at most \(DeviceSpecification.limit) devices") }
         let messages = KernelMessages(vm)
         let doorbells = KernelDoorbells(vm)
-        var functions: [VirtioPCIFunction] = []
+        let shared = PassedThrough.Shared(vm)
+        var functions: [MachineFunction] = []
+        var passedThrough: [PassedThrough] = []
         for (index, specification) in specifications.enumerated() {
+            if case .passthrough(let device) = specification {
+                let made = try PassedThrough(device, index: index, lent, shared)
+                passedThrough.append(made)
+                functions.append(.passedThrough(made.function))
+                continue
+            }
             let device = try specification.makeBackEnd(index, lent)
             let function = try doing("making device \(index)") { () throws(Errno) in
                 try VirtioPCIFunction(
                     device, name: String(machine.prefix(7)) + "/d\(index)", memory: memory, messages: messages, doorbells: doorbells,
                     log: { writeToStandardError("baton-vmm: \($0)") })
             }
-            functions.append(function)
+            functions.append(.virtio(function))
         }
         self.specifications = specifications
         self.functions = functions
-        bus = PCIBus([bridge] + functions)
+        self.passedThrough = passedThrough
+        bus = PCIBus([bridge] + functions.map(\.pci))
     }
 
     /// What answers guest-physical addresses.
@@ -45,15 +57,20 @@ final class VirtioSet: Sendable {
     /// What of all configuration spaces never changes.
     var fixedConfiguration: [UInt8] { bus.all.flatMap(\.fixedConfiguration) }
 
-    /// Puts BARs where firmware would, at power-on.
-    func placeBars() { bus.placeBars(in: AddressMap.window32) }
+    /// Brings devices into the state of power-on and puts BARs where firmware would.
+    ///
+    /// - Parameter window64: addresses for 64-bit BARs above RAM, if the processor's reach them.
+    func powerOn(window64: Range<UInt64>?) {
+        for device in passedThrough { device.function.powerOn() }
+        bus.placeBars(in: AddressMap.window32, high: window64)
+    }
 
-    /// Where BARs are now; 0 for nowhere.
-    var placements: [UInt64] { functions.map { $0.placement ?? 0 } }
+    /// Where the BARs of each function are now; 0 for nowhere.
+    var placements: [[UInt64]] { functions.map(\.placements) }
 
     /// Puts BARs where they were in the worker before, so that nothing is registered in a blackout.
-    func anticipate(_ placements: [UInt64]) {
-        for (function, placement) in zip(functions, placements) where placement != 0 { function.anticipate(placement) }
+    func anticipate(_ placements: [[UInt64]]) {
+        for (function, placements) in zip(functions, placements) { function.anticipate(placements) }
     }
 
     func start() throws(VMMError) {
@@ -62,11 +79,12 @@ final class VirtioSet: Sendable {
         }
     }
 
-    /// Brings all devices to rest, disks first: those can take long. Names the first that does not come to rest in time; then resume.
+    /// Brings all devices to rest: disks first, which can take long; those that are passed through last, whose interrupts the guest misses from
+    /// then on. Names the first that does not come to rest in time; then resume.
     func quiesce(until deadline: Int64) throws(VMMError) {
         let began = SystemClock.monotonic()
-        for isDisk in [true, false] {
-            let chosen = zip(functions, specifications).enumerated().filter { $0.element.1.isDisk == isDisk }
+        for round in DeviceSpecification.Rest.allCases {
+            let chosen = zip(functions, specifications).enumerated().filter { $0.element.1.rest == round }
             for (_, (function, _)) in chosen { function.hold() }
             for (index, (function, specification)) in chosen where !function.drain(until: deadline) {
                 let waited = max(0, deadline - began) / 1_000_000
@@ -75,7 +93,11 @@ final class VirtioSet: Sendable {
         }
     }
 
-    func resume() { for function in functions { function.resume() } }
+    func resume() {
+        // Interrupts that have waited are the most urgent.
+        for device in passedThrough { device.function.resume() }
+        for function in functions { function.resume() }
+    }
 
     func finish() { for function in functions { function.finish() } }
 
@@ -83,32 +105,16 @@ final class VirtioSet: Sendable {
     func save(to writer: inout CheckpointWriter, versions: SectionVersions) {
         bus.state.save(to: &writer, versions: versions)
         bridge.endpoint.state.save(to: &writer, versions: versions)
-        for (index, function) in functions.enumerated() {
-            let instance = UInt32(index + 1)
-            let state = function.state
-            state.function.save(to: &writer, versions: versions, instance: instance)
-            state.transport.save(to: &writer, versions: versions, instance: instance)
-            function.device.save(to: &writer, versions: versions, instance: instance)
-        }
+        for (index, function) in functions.enumerated() { function.save(to: &writer, versions: versions, instance: UInt32(index + 1)) }
     }
 
     /// Reads all of them or throws; the result restores them, and cannot fail.
     func decode(_ reader: CheckpointReader) throws(CheckpointError) -> @Sendable () -> Void {
         let busState = try PCIBusState(from: reader)
         let bridgeState = try PCIFunctionState(from: reader)
-        if !bridge.endpoint.accepts(bridgeState) { throw Self.otherShape(0) }
+        if !bridge.endpoint.accepts(bridgeState) { throw .otherShape(PCIFunctionState.section.name, 0) }
         var restorations: [@Sendable () -> Void] = []
-        for (index, function) in functions.enumerated() {
-            let instance = UInt32(index + 1)
-            let state = VirtioFunctionState(
-                function: try PCIFunctionState(from: reader, instance: instance), transport: try VirtioState(from: reader, instance: instance))
-            if !function.accepts(state) { throw Self.otherShape(instance) }
-            let backEnd = try function.device.decode(reader, instance: instance)
-            restorations.append {
-                function.restore(state)
-                backEnd()
-            }
-        }
+        for (index, function) in functions.enumerated() { restorations.append(try function.decode(reader, instance: UInt32(index + 1))) }
         return { [bus, bridge, restorations] in
             bus.restore(busState)
             bridge.endpoint.restore(bridgeState)
@@ -117,23 +123,21 @@ final class VirtioSet: Sendable {
     }
 }
 
-extension VirtioSet {
-    private static func otherShape(_ instance: UInt32) -> CheckpointError {
-        .content(SectionKey(PCIFunctionState.section.name, instance), .invalid(offset: 0, field: "the shape of a PCI function", value: 0))
+extension CheckpointError {
+    static func otherShape(_ section: String, _ instance: UInt32) -> CheckpointError {
+        .content(SectionKey(section, instance), .invalid(offset: 0, field: "the shape of a PCI function", value: 0))
     }
 }
 
 extension DeviceSpecification {
-    fileprivate var isDisk: Bool { if case .disk = self { true } else { false } }
-}
+    /// When a device is brought to rest, before others.
+    fileprivate enum Rest: CaseIterable { case disks, others, passedThrough }
 
-extension VirtioDevice {
-    fileprivate func save(to writer: inout CheckpointWriter, versions: SectionVersions, instance: UInt32) {
-        state().save(to: &writer, versions: versions, instance: instance)
-    }
-
-    fileprivate func decode(_ reader: CheckpointReader, instance: UInt32) throws(CheckpointError) -> @Sendable () -> Void {
-        let state = try State(from: reader, instance: instance)
-        return { self.restore(state) }
+    fileprivate var rest: Rest {
+        switch self {
+        case .disk: .disks
+        case .network, .console, .entropy: .others
+        case .passthrough: .passedThrough
+        }
     }
 }
