@@ -12,8 +12,8 @@ programs := baton batond baton-keep batond-held
 images := baton-vmm baton-vmm-next baton-vmm-faulty
 sources := Package.swift Sources Tests
 
-# Test targets that need /dev/kvm, run several processes or take long: `make check` leaves them out.
-not_unit := ^(KVM|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
+# Test targets that need /dev/kvm or the lab, run several processes or take long: `make check` leaves them out.
+not_unit := ^(KVM|VFIO|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
 
 .PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long lab-bench bench soak demo bare-test clean
 

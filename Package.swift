@@ -113,6 +113,10 @@ let package = Package(
         .target(name: "TapTestSupport", path: "Tests/TapTestSupport", cSettings: strictC),
         tests(
             "DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "TapTestSupport", "Wire", systemPackage], exclude: ["Golden"]),
+        .target(
+            name: "IOMMUTestSupport", dependencies: ["CLinux"], path: "Tests/IOMMUTestSupport", cSettings: strictC),
+        tests(
+            "VFIOTests", ["Control", "Handover", "IOMMUTestSupport", "Keeper", "LinuxSystem", "Supervisor", "VFIO", "Wire", systemPackage]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

@@ -134,6 +134,10 @@ struct PassthroughOpener {
             try deposit(name, event)
             return event
         }
+        // Asked first: some drivers know their interrupts only afterwards.
+        guard try failing(device, "asking what it is", { () throws(Errno) in try file.information().isPCI }) else {
+            throw .refused(machine: machine, reasons: ["\(device.address): it is no PCI device, and guests have no other bus"])
+        }
         var events = PassthroughResources.Events()
         let lines = try count(.intx)
         let vectors = min(max(try count(.msix), try count(.msi), lines), PassthroughResources.mostVectors)
