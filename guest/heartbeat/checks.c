@@ -40,8 +40,9 @@ void gap_found(struct vcpu_record *record, uint64_t tsc, uint64_t gap)
     record->stalled += gap;
     if (gap > record->timer.stall)
         record->timer.stall = gap;
-    if (index_of(record) == 0 && gap > machine->pit.stall)
-        machine->pit.stall = gap;
+    // The PIT is not the work of vCPU 0 alone: the thread behind it may have been stopped together with another vCPU.
+    if (gap > READ_ONCE(machine->pit.stall))
+        WRITE_ONCE(machine->pit.stall, gap);
 }
 
 // Memory. Word i holds, in pass p, seed + p * PASS_STEP + i * WORD_STEP: no two words of any two passes or vCPUs are alike.

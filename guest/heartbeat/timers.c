@@ -112,6 +112,19 @@ static void ticker_missed(struct ticker *ticker, uint64_t now, uint64_t late, ui
     ticker->owed_account = (uint32_t)((uintptr_t)account - (uintptr_t)ticker);
 }
 
+/// Another vCPU may note a stop just after the tick that it delayed: what counted as lost then is the host's fault.
+static void ticker_excuse(struct ticker *ticker)
+{
+    const struct ticker_loss *loss = &ticker->loss[(ticker->losses - 1) % 8];
+    if (!ticker->losses || loss->tsc != ticker->last || READ_ONCE(ticker->stall) <= ticker->period / 4)
+        return;
+    if (ticker->owed_account != offsetof(struct ticker, lost) || ticker->lost < loss->missed)
+        return;
+    ticker->lost -= loss->missed;
+    ticker->lost_late += loss->missed;
+    ticker->owed_account = offsetof(struct ticker, lost_late);
+}
+
 /// Too early: one that was believed lost a moment ago, or one too many.
 static void ticker_early(struct ticker *ticker)
 {
@@ -143,6 +156,7 @@ static void ticker_tick(struct ticker *ticker, uint32_t vector, uint64_t now)
         ticker->due += period;  // a deadline stands until its tick is taken: none may be missing, ever
     } else {
         uint64_t missed = late / period;
+        ticker_excuse(ticker);
         if (missed && lapic_has(LAPIC_REQUESTS, vector))
             missed--;
         // A busy host makes up for what is owed among the ticks that are due, and takes its time.
