@@ -160,6 +160,7 @@ final class GuestSide: PassthroughHost {
         var hasLine = false
         var attached: Set<Int> = []
         var places: [String] = []
+        var shared: [String] = []
     }
     private let device: HostDevice
     private let state = Mutex(State())
@@ -170,6 +171,7 @@ final class GuestSide: PassthroughHost {
         let text = areas.map { "\(String($0.lowerBound, radix: 16))-\(String($0.upperBound, radix: 16))" }.joined(separator: " ")
         state.withLock { $0.places.append("\(bar) [\(text)] \(address.map { String($0, radix: 16) } ?? "away")") }
     }
+    func share(bar: Int, _ on: Bool) { state.withLock { $0.shared.append("\(bar) \(on)") } }
     func route(_ messages: [(vector: Int, message: PCIMessage)]) {
         state.withLock { state in for (vector, message) in messages { state.routes[vector] = message } }
     }
@@ -215,6 +217,7 @@ final class GuestSide: PassthroughHost {
             return state.places
         }
     }
+    var shared: [String] { state.withLock { $0.shared } }
     /// The guest ends a line interrupt: KVM says so to whoever is attached.
     func endOfInterrupt() { if state.withLock({ $0.hasLine }) { device.endOfInterrupt() } }
 }

@@ -93,6 +93,8 @@ import Testing
         #expect(next.guest.takePlaces().count == 3)
         next.function.restore(bench.function.state())
         #expect(next.guest.takePlaces() == [])
+        #expect(bench.guest.shared == ["0 true", "1 true", "4 true"])
+        #expect(next.guest.shared == [], "other devices still reach it")
     }
 
     @Test func `is the device's where no slot is`() throws {

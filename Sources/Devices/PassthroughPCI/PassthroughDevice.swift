@@ -65,6 +65,9 @@ package struct PCIMessage: Sendable, Equatable {
 package protocol PassthroughHost: AnyObject, Sendable {
     /// Shows the guest `areas` of a BAR that begins at `address`; nil takes them away.
     func place(bar: Int, areas: [Range<UInt64>], at address: UInt64?)
+    /// Lets the machine's other devices reach what has been placed of a BAR, if they may; `false`: no longer, before it is taken away. Only for
+    /// what the guest does now: what it did in an earlier worker is still so.
+    func share(bar: Int, _ on: Bool)
     /// Sets where vectors lead. Takes effect at once, for those that are attached, too.
     func route(_ messages: [(vector: Int, message: PCIMessage)])
     /// From now on a vector's event interrupts the guest; what it has counted does so at once, as one interrupt. `false` with a word in the

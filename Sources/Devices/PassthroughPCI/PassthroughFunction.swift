@@ -70,16 +70,19 @@ package final class PassthroughFunction: Sendable {
             if placements.contains(where: { $0 != 0 }) {
                 live.space.write(UInt32(PCICommand.memory.rawValue), at: PCIRegister.command, size: 2)
             }
-            move(&live)
+            move(&live, isNew: false)
         }
     }
 
     /// Takes away or puts BARs whose address has changed: all old places first.
-    private func move(_ live: inout Live) {
+    ///
+    /// - Parameter isNew: the guest, or firmware, does it now; otherwise it is as it was in the worker before.
+    private func move(_ live: inout Live, isNew: Bool) {
         let addresses = shape.bars.map { live.space.address(of: $0.bar) }
         let moved = addresses.indices.filter { addresses[$0] != live.places[$0] }
         for index in moved where live.places[index] != nil {
             windows[index].place(at: nil)
+            if isNew { host.share(bar: shape.bars[index].bar.index, false) }
             host.place(bar: shape.bars[index].bar.index, areas: shape.bars[index].areas, at: nil)
         }
         for index in moved {
@@ -87,6 +90,7 @@ package final class PassthroughFunction: Sendable {
             guard let address = addresses[index] else { continue }
             windows[index].place(at: address)
             host.place(bar: shape.bars[index].bar.index, areas: shape.bars[index].areas, at: address)
+            if isNew { host.share(bar: shape.bars[index].bar.index, true) }
         }
     }
 }
@@ -101,7 +105,7 @@ extension PassthroughFunction: PCIFunction {
         }
         live.withLock { live in
             for (bar, address) in zip(shape.bars, addresses) { if let address { live.space.place(bar.bar, at: address) } }
-            move(&live)
+            move(&live, isNew: true)
         }
     }
 
@@ -131,10 +135,10 @@ extension PassthroughFunction: PCIFunction {
             // What the guest cannot reach any more goes before the device stops answering it, what it can reach comes after it answers.
             if (offset..<offset + size).overlaps(PCIRegister.command..<PCIRegister.command + 2) {
                 let command = live.space.command
-                if !command.contains(.memory) { move(&live) }
+                if !command.contains(.memory) { move(&live, isNew: true) }
                 device.writeConfiguration(UInt32(command.rawValue), at: PCIRegister.command, size: 2)
             }
-            move(&live)
+            move(&live, isNew: true)
             if touchesInterrupts(offset, size) { chooseMode(&live) }
         }
     }
@@ -186,7 +190,7 @@ extension PassthroughFunction: Device {
             live.space.changeable = state.registers
             live.table = state.table
             live.mode = state.mode
-            move(&live)
+            move(&live, isNew: false)
             routeAll(&live)
         }
     }

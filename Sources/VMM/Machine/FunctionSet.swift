@@ -25,7 +25,7 @@ final class FunctionSet: Sendable {
         guard specifications.count <= DeviceSpecification.limit else { throw VMMError("a machine has at most \(DeviceSpecification.limit) devices") }
         let messages = KernelMessages(vm)
         let doorbells = KernelDoorbells(vm)
-        let shared = PassedThrough.Shared(vm)
+        let shared = try PassedThrough.Shared(vm, specifications, lent)
         var functions: [MachineFunction] = []
         var passedThrough: [PassedThrough] = []
         for (index, specification) in specifications.enumerated() {

@@ -95,7 +95,9 @@ enum DMASpace: Sendable {
 
     /// Takes over addresses and charges of what a worker before this one has mapped. May be repeated, also after it has failed half way; devices
     /// go on in any case.
-    func take(_ mappings: [DMAMapping], _ ram: GuestMemory) throws(VMMError) {
+    ///
+    /// - Parameter peers: what of devices others reach.
+    func take(_ mappings: [DMAMapping], _ ram: GuestMemory, _ peers: [PeerMapping]) throws(VMMError) {
         let total = mappings.reduce(0) { $0 + $1.length }
         switch self {
         case .iommufd(let iommufd, _):
@@ -113,6 +115,11 @@ enum DMASpace: Sendable {
                     throw VMMError(
                         "taking over \(mapping.length) bytes of DMA memory at \(hexadecimal(mapping.address)): \(Self.reason(error, total))")
                 }
+            }
+            // Those the guest has made or moved in this process are not void, and those that could not be made are not there.
+            for peer in peers {
+                if !areVoid { _ = try? container.voidAddress(iova: peer.address, size: peer.size) }
+                try? container.bringAddress(peer.mapping.address, iova: peer.address, size: peer.size)
             }
         }
     }

@@ -3,6 +3,7 @@ internal import KVM
 internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
+internal import VFIO
 
 /// What a passed-through function has of its VM: irqfds, routes and memory slots.
 final class KernelPassthrough: PassthroughHost {
@@ -11,7 +12,10 @@ final class KernelPassthrough: PassthroughHost {
         let area: Range<UInt64>
         let number: UInt32
         let mapping: SharedMapping
-        var isPlaced = false
+        /// Where it is in the guest; nil for nowhere.
+        var address: UInt64?
+
+        var size: UInt64 { area.upperBound - area.lowerBound }
     }
 
     private let vm: VirtualMachine
@@ -21,8 +25,13 @@ final class KernelPassthrough: PassthroughHost {
     private let routes: KernelRoutes
     private let numbers: KernelSlots
     private let slots = Mutex<[Slot]>([])
+    /// Through which other devices reach this one; nil: they do not.
+    private let peers: VFIOContainer?
 
-    init(_ vm: VirtualMachine, _ device: LiveDevice, firstGSI: UInt32, lineGSI: UInt32, routes: KernelRoutes, slots: KernelSlots) {
+    init(
+        _ vm: VirtualMachine, _ device: LiveDevice, firstGSI: UInt32, lineGSI: UInt32, routes: KernelRoutes, slots: KernelSlots, peers: VFIOContainer?
+    ) {
+        self.peers = peers
         self.vm = vm
         self.device = device
         self.firstGSI = firstGSI
@@ -40,12 +49,12 @@ final class KernelPassthrough: PassthroughHost {
                     if let address {
                         try vm.setMemorySlot(
                             MemorySlot(
-                                number: slots[index].number, guestAddress: address + area.lowerBound, size: area.upperBound - area.lowerBound,
+                                number: slots[index].number, guestAddress: address + area.lowerBound, size: slots[index].size,
                                 address: slots[index].mapping.address))
-                    } else if slots[index].isPlaced {
+                    } else if slots[index].address != nil {
                         try vm.removeMemorySlot(slots[index].number)
                     }
-                    slots[index].isPlaced = address != nil
+                    slots[index].address = address.map { $0 + area.lowerBound }
                 } catch {
                     device.log("placing BAR \(bar)", error)
                 }
@@ -58,6 +67,30 @@ final class KernelPassthrough: PassthroughHost {
         guard make else { return nil }
         slots.append(Slot(bar: bar, area: area, number: numbers.next(), mapping: try device.map(bar: bar, area)))
         return slots.count - 1
+    }
+
+    func share(bar: Int, _ on: Bool) {
+        guard let peers else { return }
+        slots.withLock { slots in
+            for slot in slots where slot.bar == bar {
+                guard let address = slot.address else { continue }
+                do throws(Errno) {
+                    if on {
+                        try peers.map(address: slot.mapping.address, iova: address, size: slot.size)
+                    } else {
+                        try peers.unmap(iova: address, size: slot.size)
+                    }
+                } catch {
+                    device.log("letting other devices reach BAR \(bar)", error)
+                }
+            }
+        }
+    }
+
+    /// What other devices may reach of this one, if they may at all.
+    var shared: [PeerMapping] {
+        peers == nil
+            ? [] : slots.withLock { $0.compactMap { slot in slot.address.map { PeerMapping(address: $0, mapping: slot.mapping, size: slot.size) } } }
     }
 
     func route(_ messages: [(vector: Int, message: PCIMessage)]) {
@@ -112,6 +145,13 @@ final class KernelPassthrough: PassthroughHost {
     func forget(_ vector: Int) {
         if isWaiting(vector) { _ = try? device.events[vector].descriptor.read(upTo: 8) }
     }
+}
+
+/// A stretch of a BAR that other devices may reach, at the guest's address, by a mapping of this process.
+struct PeerMapping {
+    let address: UInt64
+    let mapping: SharedMapping
+    let size: UInt64
 }
 
 /// The VM's interrupt routes: those of the model, and messages behind them (KVM_SET_GSI_ROUTING takes all at once).

@@ -21,6 +21,7 @@ final class LiveDevice: PassthroughDevice {
         self.address = address
         self.events = events
         self.unmask = unmask
+        _ = try device.information()  // some drivers of mediated devices count their interrupts only then
         configuration = try device.region(.configuration)
         var bars: [Int: VFIORegion] = [:]
         for index in 0..<6 {
@@ -67,7 +68,12 @@ final class LiveDevice: PassthroughDevice {
         guard let index = VFIOInterruptIndex(mode) else { return true }
         do throws(Errno) {
             try device.arm(index, Array(events.prefix(count)))
-            if mode == .line { try device.unmaskINTx(by: unmask) }
+            if mode == .line {
+                try device.unmaskINTx(by: unmask)
+                // A line that was asserted all along may have made no edge for the host to notice: masked and unmasked it is looked at.
+                try device.maskINTx()
+                try device.unmaskINTx()
+            }
             return true
         } catch {
             log("arming \(count) interrupts of kind \(index)", error)
@@ -77,7 +83,8 @@ final class LiveDevice: PassthroughDevice {
 
     func disarm(_ mode: InterruptMode) {
         guard let index = VFIOInterruptIndex(mode), vectors(mode) > 0 else { return }
-        do throws(Errno) { try device.disarm(index) } catch { log("disarming interrupts of kind \(index)", error) }
+        // EINVAL: none of the kind is armed.
+        do throws(Errno) { try device.disarm(index) } catch { if error != .invalidArgument { log("disarming interrupts of kind \(index)", error) } }
     }
 
     func unmaskLine() {

@@ -13,7 +13,8 @@ extension Machine {
 
     /// Takes over what an earlier worker has mapped. The guest runs and so do its devices.
     func takeAddresses() throws(VMMError) {
-        for space in dmaSpaces { try space.take(blueprint.dma, memory) }
+        let peers = devices.functions.passedThrough.flatMap(\.host.shared)
+        for space in dmaSpaces { try space.take(blueprint.dma, memory, peers) }
         associate()
     }
 

@@ -13,15 +13,20 @@ final class PassedThrough: Sendable {
         let vm: VirtualMachine
         let routes: KernelRoutes
         let slots = KernelSlots()
+        /// The container whose devices reach one another; nil with fewer than two. An iommufd of ours has no such mappings: they could not be taken over.
+        let peers: VFIOContainer?
 
-        init(_ vm: VirtualMachine) {
+        init(_ vm: VirtualMachine, _ specifications: [DeviceSpecification], _ lent: LentBackings) throws(VMMError) {
             self.vm = vm
             routes = KernelRoutes(vm)
+            let count = specifications.count { if case .passthrough(let device) = $0 { device.backend == .container } else { false } }
+            peers = count < 2 ? nil : VFIOContainer(adopting: try lent.find(.vfioContainer))
         }
     }
 
     let specification: VFIOSpecification
     let function: PassthroughFunction
+    let host: KernelPassthrough
     /// What KVM is told of: the group of a device in a container, the device otherwise.
     let association: SharedDescriptor
 
@@ -37,10 +42,10 @@ final class PassedThrough: Sendable {
             try LiveDevice(device, address: specification.address, events: events, unmask: unmask)
         }
         let pin = live.interruptPin
-        let host = KernelPassthrough(
+        host = KernelPassthrough(
             shared.vm, live, firstGSI: try shared.routes.reserve(events.count),
             lineGSI: AddressMap.interruptGSI(device: index + 1, pin: max(0, pin - 1)),
-            routes: shared.routes, slots: shared.slots)
+            routes: shared.routes, slots: shared.slots, peers: specification.backend == .container ? shared.peers : nil)
         function = PassthroughFunction(live, host: host)
     }
 }
