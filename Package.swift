@@ -93,7 +93,7 @@ let package = Package(
         tests("HandoverTests", ["Handover", "Wire"]),
         tests("ChannelTests", ["Channel", "Handover", "LinuxSystem", "Wire", systemPackage]),
         tests("KeeperTests", ["Keeper", "LinuxSystem", systemPackage]),
-        tests("SupervisorTests", ["Control", "Handover", "LinuxSystem", "Supervisor", systemPackage]),
+        tests("SupervisorTests", ["Control", "Handover", "Keeper", "LinuxSystem", "Supervisor", systemPackage]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
         tests("BootTests", ["VMM", "GuestMemory", "LinuxSystem", "Wire", systemPackage]),

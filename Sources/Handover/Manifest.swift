@@ -31,8 +31,6 @@ package enum ResourceKind: UInt16, Sendable, CaseIterable {
     /// An eventfd for a vector of a passed-through device; slot is the device's index << 16 | the vector. Vector 0 is INTx as well. With
     /// ``ManifestEntry/unmask`` in place of the vector: the one that unmasks INTx.
     case interruptEvent = 14
-    /// An eventfd for errors that a passed-through device reports; slot is the device's index.
-    case errorEvent = 15
 }
 
 /// One lent descriptor: found by name, never by number or order.
@@ -89,11 +87,6 @@ package struct ManifestEntry: Sendable, Equatable {
 
     /// In the place of a vector: the eventfd that unmasks INTx.
     package static let unmask: UInt32 = 0x8000
-
-    /// What the passed-through device that is device `index` reports errors by.
-    package static func errorEvent(device index: Int) -> ManifestEntry {
-        ManifestEntry(name: "errors-\(index)", kind: .errorEvent, slot: UInt32(index))
-    }
 
     init(from reader: inout WireReader) throws(WireError) {
         name = try reader.string(limit: 64)

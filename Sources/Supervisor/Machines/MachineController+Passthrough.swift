@@ -19,7 +19,9 @@ extension MachineController {
             let isNews = nextAddresses == nil
             nextAddresses = spec.passthroughDevices.isEmpty ? nil : SystemClock.monotonic() + Self.addressesInterval
             if isNews {
-                let again = nextAddresses == nil ? "" : "; tried again every 10 s, the devices go on meanwhile"
+                let remedy = "prlimit --pid \(worker.pid) --memlock=\(MemoryLock.limit(spec, host: host))"
+                let again =
+                    nextAddresses == nil ? "" : "; tried again every 10 s, the devices go on meanwhile; to raise this worker's limit: \(remedy)"
                 host.events.append(.warning, machine: spec.name, generation: Int(worker.generation), detail: "take-addresses: \(error)\(again)")
             }
             return false
@@ -34,15 +36,25 @@ extension MachineController {
         }
     }
 
-    /// The host wants a device back, as when its driver is unbound: it waits until the machine has ended.
+    /// The host wants a device back, as when its driver is unbound: it waits until the machine has ended. Or a device has reported an error, about which
+    /// its guest hears from the device itself, if at all.
     func watchDevices() {
         for device in resources.devices.passthrough.devices {
-            guard let request = device.events.request, ((try? request.descriptor.read(upTo: 8)) ?? []).count == 8 else { continue }
-            if wantedBack.insert(device.index).inserted {
+            if Self.hasFired(device.events.errors) {
+                host.events.append(
+                    .warning, machine: spec.name,
+                    detail: "\(device.address) has reported an error that cannot be corrected (PCI Express AER); the host's kernel log says more")
+            }
+            if Self.hasFired(device.events.request), wantedBack.insert(device.index).inserted {
                 host.events.append(.warning, machine: spec.name, detail: Self.request(device.address, spec.name))
                 publish()
             }
         }
+    }
+
+    private static func hasFired(_ event: SharedDescriptor?) -> Bool {
+        guard let event, let count = try? event.descriptor.read(upTo: 8) else { return false }
+        return count.count == 8
     }
 
     /// What the host waits for, for `show`.

@@ -171,7 +171,9 @@ final class MachineController: @unchecked Sendable {
             poll.add(worker.process.descriptor.number)
         }
         for past in retiring { poll.add(past.process.descriptor.number) }
-        for device in resources.devices.passthrough.devices { if let request = device.events.request { poll.add(request.number) } }
+        for device in resources.devices.passthrough.devices {
+            for event in [device.events.request, device.events.errors] { if let event { poll.add(event.number) } }
+        }
         let next = [soak?.nextEvent, nextAddresses].compactMap(\.self).min()
         var limit = next.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
         if worker?.hasNews ?? false { limit = .zero }

@@ -24,6 +24,11 @@ struct Recovery {
     }
 
     private func adopt(_ name: String, _ keys: [CustodyKey]) throws -> MachineController? {
+        if !keys.contains(where: { $0.generation > 0 }), !FileSystem.exists(host.journal(of: name)) {
+            // The earlier process died before it wrote the power-on down: nothing runs, and nobody else would let go of this.
+            host.releaseCustody(of: name)
+            return nil
+        }
         let records = try Journal.read(path: host.journal(of: name))
         guard let powerOn = records.last(where: { $0.kind == .poweredOn }), let spec = powerOn.spec, let machineID = powerOn.machineID else {
             throw ControlError.failed(reason: "its journal has no power-on")

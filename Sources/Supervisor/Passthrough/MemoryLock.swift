@@ -16,9 +16,11 @@ enum MemoryLock {
     }
 
     /// Refuses a machine whose devices could not reach its memory, before anything is opened.
-    static func require(_ spec: MachineSpec, host: Host) throws(ControlError) {
+    ///
+    /// `limit`: what this process may lock, and workers unless it can raise that.
+    static func require(_ spec: MachineSpec, host: Host, limit: UInt64 = CurrentProcess.memoryLockLimit) throws(ControlError) {
         guard !spec.passthroughDevices.isEmpty, !host.raisesLimits else { return }
-        let (needed, limit) = (limit(spec, host: host), CurrentProcess.memoryLockLimit)
+        let needed = Self.limit(spec, host: host)
         if limit >= UInt64(needed) { return }
         throw .refused(
             machine: spec.name,

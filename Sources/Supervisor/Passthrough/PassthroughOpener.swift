@@ -54,7 +54,7 @@ struct PassthroughOpener {
             (file, backend) = try bind(device, index)
         case .container:
             let joined = try join(device, index)
-            file = try failing(device, "opening it") { () throws(Errno) in try joined.device(device.address) }
+            file = try once(device, "opening it") { () throws(Errno) in try joined.device(device.address) }
             try deposit(ManifestEntry.vfioDevice(index).name, file.file)
             (group, backend) = (joined, .container)
         }
@@ -67,12 +67,12 @@ struct PassthroughOpener {
 
     private mutating func bind(_ device: HostDevice, _ index: Int) throws(ControlError) -> (VFIODevice, VFIOSpecification.Backend) {
         let (iommufd, addressSpace) = try sharedIOMMUFD(device)
-        let file = try failing(device, "opening /dev/vfio/devices/\(device.node ?? "")") { () throws(Errno) in
+        let file = try once(device, "opening /dev/vfio/devices/\(device.node ?? "")") { () throws(Errno) in
             try VFIODevice.open(named: device.node ?? "")
         }
         try deposit(ManifestEntry.vfioDevice(index).name, file.file)
-        try failing(device, "binding it to iommufd") { () throws(Errno) in try file.bind(to: iommufd) }
-        try failing(device, "attaching it to an address space") { () throws(Errno) in try file.attach(to: addressSpace) }
+        try once(device, "binding it to iommufd") { () throws(Errno) in try file.bind(to: iommufd) }
+        try once(device, "attaching it to an address space") { () throws(Errno) in try file.attach(to: addressSpace) }
         return (file, .iommufd(ioas: addressSpace))
     }
 
@@ -97,7 +97,7 @@ struct PassthroughOpener {
             return group
         }
         let container = try sharedContainer(device)
-        let group = try failing(device, "opening its group /dev/vfio/\(number)") { () throws(Errno) in try VFIOGroup.open(number) }
+        let group = try once(device, "opening its group /dev/vfio/\(number)") { () throws(Errno) in try VFIOGroup.open(number) }
         try deposit(ManifestEntry.vfioGroup(device: index).name, group.file)
         try failing(device, "putting its group \(number) into the machine's container") { () throws(Errno) in try group.join(container) }
         if groups.isEmpty { try failing(device, "giving the container its IOMMU") { () throws(Errno) in try container.setIOMMU() } }
@@ -124,7 +124,7 @@ struct PassthroughOpener {
 
     // MARK: Interrupts
 
-    /// An eventfd for every interrupt there is. Workers arm theirs; the host's request to have the device back is armed here, for us.
+    /// An eventfd for every interrupt there is. Workers arm theirs; errors, and the host's request to have the device back, are armed here.
     private func arm(_ file: VFIODevice, _ device: HostDevice, _ index: Int) throws(ControlError) -> PassthroughResources.Events {
         func count(_ kind: VFIOInterruptIndex) throws(ControlError) -> Int {
             try failing(device, "asking for its interrupts") { () throws(Errno) in try file.interrupts(kind).count }
@@ -143,19 +143,40 @@ struct PassthroughOpener {
         let vectors = min(max(try count(.msix), try count(.msi), lines), PassthroughResources.mostVectors)
         for vector in 0..<vectors { events.vectors.append(try event(ManifestEntry.interruptEvent(device: index, vector: vector).name)) }
         if lines > 0 { events.unmask = try event(ManifestEntry.unmaskEvent(device: index).name) }
-        if try count(.error) > 0 { events.errors = try event(ManifestEntry.errorEvent(device: index).name) }
-        if try count(.request) > 0 {
-            let request = try event(PassthroughResources.Name.request(index))
-            // A mediated device need not take it.
-            do throws(Errno) { try file.arm(.request, [request]) } catch {
-                if !device.isMediated { throw refusal(error, device, "arming its request interrupt") }
+        // These two are for us, and armed for good. A mediated device need not take them.
+        func ours(_ kind: VFIOInterruptIndex, _ name: String) throws(ControlError) -> SharedDescriptor? {
+            guard try count(kind) > 0 else { return nil }
+            let event = try event(name)
+            do throws(Errno) { try file.arm(kind, [event]) } catch {
+                if !device.isMediated { throw refusal(error, device, "arming interrupt \(kind)") }
             }
-            events.request = request
+            return event
         }
+        events.errors = try ours(.error, PassthroughResources.Name.errors(index))
+        events.request = try ours(.request, PassthroughResources.Name.request(index))
         return events
     }
 
     // MARK: Errors
+
+    /// How long a device may take to be free: one that its last user has just let go of is being reset.
+    private static let patience: Int64 = 2_000_000_000
+
+    /// Does it, again for a while if the device is in use.
+    @discardableResult
+    private func once<Value>(_ device: HostDevice, _ what: String, _ body: () throws(Errno) -> Value) throws(ControlError) -> Value {
+        let deadline = SystemClock.monotonic() + Self.patience
+        while true {
+            do throws(Errno) {
+                return try body()
+            } catch {
+                // `EINVAL` is what binding says of a device that somebody else has bound.
+                let isBusy = error == .resourceBusy || error == .invalidArgument
+                if !isBusy || SystemClock.monotonic() >= deadline { throw refusal(error, device, what) }
+            }
+            SystemClock.sleep(.milliseconds(50))
+        }
+    }
 
     @discardableResult
     private func failing<Value>(_ device: HostDevice, _ what: String, _ body: () throws(Errno) -> Value) throws(ControlError) -> Value {
@@ -165,7 +186,8 @@ struct PassthroughOpener {
     private func refusal(_ errno: Errno, _ device: HostDevice, _ what: String) -> ControlError {
         let advice: String? =
             switch errno {
-            case .resourceBusy: "→ another program has it, or another device of its IOMMU group: fuser -v /dev/vfio/* /dev/vfio/devices/*"
+            case .resourceBusy, .invalidArgument:
+                "→ another program has it, or another device of its IOMMU group: fuser -v /dev/vfio/* /dev/vfio/devices/*"
             case .notPermitted:
                 "→ interrupts of this device cannot be kept to this machine: switch interrupt remapping on in the firmware (intremap); "
                     + "or another program owns the group"

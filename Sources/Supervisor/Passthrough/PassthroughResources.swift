@@ -25,9 +25,10 @@ struct PassthroughResources: Sendable {
         var vectors: [SharedDescriptor] = []
         /// If it has INTx: what unmasks it.
         var unmask: SharedDescriptor?
-        /// If it reports errors.
+        // Ours, not lent to anybody.
+        /// If it reports errors (PCI Express).
         var errors: SharedDescriptor?
-        /// If the host can ask for it back: ours, not lent to anybody.
+        /// If the host can ask for it back.
         var request: SharedDescriptor?
     }
 
@@ -41,6 +42,7 @@ struct PassthroughResources: Sendable {
     /// Under which names things that have no place in a manifest are in custody.
     enum Name {
         static func request(_ index: Int) -> String { "request-\(index)" }
+        static func errors(_ index: Int) -> String { "errors-\(index)" }
         /// The iommufd, with the id of its one address space.
         static func iommufd(_ addressSpace: UInt32) -> String { "iommufd-\(addressSpace)" }
         static func addressSpace(_ name: String) -> UInt32? { name.hasPrefix("iommufd-") ? UInt32(name.dropFirst(8)) : nil }
@@ -64,7 +66,7 @@ struct PassthroughResources: Sendable {
                 events.vectors.append(vector)
             }
             events.unmask = try take(ManifestEntry.unmaskEvent(device: index).name)
-            events.errors = try take(ManifestEntry.errorEvent(device: index).name)
+            events.errors = try take(Name.errors(index))
             events.request = try take(Name.request(index))
             let group = try take(ManifestEntry.vfioGroup(device: index).name)
             guard let backend = group != nil ? .container : addressSpace.map({ VFIOSpecification.Backend.iommufd(ioas: $0) }) else {
@@ -90,7 +92,6 @@ struct PassthroughResources: Sendable {
                 lease.append((.interruptEvent(device: device.index, vector: vector), event))
             }
             if let unmask = device.events.unmask { lease.append((.unmaskEvent(device: device.index), unmask)) }
-            if let errors = device.events.errors { lease.append((.errorEvent(device: device.index), errors)) }
         }
         return lease
     }
