@@ -71,10 +71,11 @@ import VFIO
         var old = try Peer(user: Peer.users.0, memoryLock: Bench.size + (64 << 20))
         try bench.map(by: old)
         try bench.copy(0, from: 0, to: 5 << 20) {}
-        for round in 1...10 {
+        for round in 1...Lab.rounds {
             let new = try Peer(user: round % 2 == 1 ? Peer.users.1 : Peer.users.0, memoryLock: Bench.size + (64 << 20))
             #expect(bench.charge(old) == Bench.size && bench.charge(new) == 0)
-            try bench.copy(round, from: round << 12, to: (6 << 20) + round << 12) {
+            let place = round % 64 << 12
+            try bench.copy(round, from: place, to: (6 << 20) + place) {
                 if round % 3 == 0 { old.end() }
                 try bench.takeOver(by: new)
                 if round % 3 != 0 { #expect(bench.charge(old) == 0) }

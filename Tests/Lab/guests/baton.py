@@ -24,7 +24,7 @@ class LinuxMachine(Machine):
         if spec.tap:
             devices.append({"net": {"tap": spec.tap.name, "queues": spec.tap.queues}})
         ports = [{"name": name, "socket": str(spec.socket(name))} for name in ("hvc", "stream")]
-        self.spec["devices"] = devices + [{"console": {"ports": ports}}, {"rng": {}}]
+        self.spec["devices"] = devices + [{"console": {"ports": ports}}, {"rng": {}}] + [{"vfio": entry} for entry in spec.passed]
 
     def run(self):
         done = self.supervisor.baton("run", self.write())

@@ -8,7 +8,7 @@ from .network import Tap
 
 @dataclasses.dataclass
 class Spec:
-    """`kernel`: a directory of guest/linux/build; `pvh`: its ELF file instead of the bzImage."""
+    """`kernel`: a directory of guest/linux/build; `pvh`: its ELF file instead of the bzImage; `passed`: machine file entries of passed-through devices."""
 
     directory: pathlib.Path
     kernel: str = "7.2"
@@ -23,6 +23,7 @@ class Spec:
     disk: pathlib.Path | None = None
     disk_directory: pathlib.Path | None = None
     files: pathlib.Path | None = None
+    passed: tuple = ()
 
     def with_devices(self, tap, disk_mib=64, files_mib=64):
         """One disk for fio, one with a file system, a network interface."""
