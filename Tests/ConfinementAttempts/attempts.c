@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/openat2.h>
+#include <linux/vfio.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -75,6 +76,7 @@ static int everyday(int ram, int ends[2]) {
     MUST(cl_capacity(ram) == 1 << 20 && cl_block_size(ram) == 512 && cl_zero_range(ram, 0, 4096) == -EOPNOTSUPP);
     MUST(ioctl(ram, BLKSSZGET, &count) < 0 && ioctl(ram, BLKGETSIZE64, &ends) < 0);
     MUST(cl_tap_set_offloads(ram, 0) == -ENOTTY && cl_tap_attach(ram, 1) == -ENOTTY);
+    MUST(ioctl(ram, VFIO_DEVICE_SET_IRQS, NULL) < 0 && ioctl(ram, VFIO_IOMMU_UNMAP_DMA, NULL) < 0 && cl_iommu_change_process(ram) < 0);
     int doorbells = cl_epoll();
     MUST(doorbells >= 0 && cl_epoll_add(doorbells, event, 1) == 0 && cl_write(event, &(uint64_t){ 1 }, 8) == 8 && cl_epoll_wait(doorbells) == 1);
     MUST(cl_write(2, "", 0) == 0);
@@ -114,6 +116,8 @@ static int child(enum attempt what) {
     case ATTEMPT_EXECUTABLE_PROTECTION: mprotect(page, 4096, PROT_READ | PROT_EXEC); break;
     case ATTEMPT_OTHER_IOCTL: ioctl(0, TIOCGWINSZ, &size); break;
     case ATTEMPT_TAP_IOCTL: ioctl(0, TUNSETIFF, &limit); break;
+    case ATTEMPT_DEVICE_RESET: ioctl(ram, VFIO_DEVICE_RESET); break;
+    case ATTEMPT_DEVICE_DETACH: cl_vfio_detach(ram); break;
     case ATTEMPT_SET_OWNER: fcntl(ends[0], F_SETOWN, parent); break;
     case ATTEMPT_SET_LIMIT: setrlimit(RLIMIT_CORE, &limit); break;
     case ATTEMPT_MEMFD: cl_memfd("more", 0); break;

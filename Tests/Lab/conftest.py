@@ -132,3 +132,9 @@ def start(request, directory):
     yield run
     for guest in running:
         guest.close()
+
+
+def pytest_runtest_logreport(report):
+    """What failed is said at once: the rest of a suite may take long, or not come to its end."""
+    if report.failed:
+        print(f"\n{report.nodeid} ({report.when}): {report.longreprtext}", flush=True)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from guests import judge, programs
+from guests import judge, programs, running
 from guests.baton import Blackouts
 
 pytestmark = pytest.mark.handover
@@ -22,8 +22,8 @@ def go_through(guest, count):
     return f"{Blackouts(records)}, clock {after.error_us(before):+.0f} us off", complaints
 
 
-def ready(guest):
-    guest.wait_ready()
+def ready(guest, seconds=running.BOOT_SECONDS):
+    guest.wait_ready(seconds)
     guest.wait_page()
     return guest
 
@@ -58,7 +58,8 @@ def test_eight_processors_under_mixed_load_go_through_handovers(start, tap, figu
 
 @pytest.mark.parametrize("vcpus", [16, 32])
 def test_many_processors_boot_and_are_handed_over(start, figures, vcpus):
-    guest = ready(start(kernel="lab", vcpus=vcpus, memory_mib=384))
+    # All of them share the lab's two.
+    guest = ready(start(kernel="lab", vcpus=vcpus, memory_mib=384), 300)
     assert guest.found["cpus"] == str(vcpus)
     said, complaints = go_through(guest, FEW)
     guest.power_off()

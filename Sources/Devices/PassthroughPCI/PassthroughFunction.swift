@@ -111,7 +111,7 @@ extension PassthroughFunction: PCIFunction {
 
     package func readConfiguration(at offset: Int, size: Int) -> UInt32 {
         let emulated = live.withLock { $0.space.read(at: offset, size: size) }
-        let mask = mask(of: shape.live, offset, size)
+        let mask = deviceMask(offset, size)
         if mask == 0 { return emulated }
         var value = emulated & ~mask | device.readConfiguration(at: offset, size: size) & mask
         // Which capabilities there are is said here, not by the device.
@@ -122,9 +122,10 @@ extension PassthroughFunction: PCIFunction {
         return value
     }
 
-    private func mask(of bytes: [Bool], _ offset: Int, _ size: Int) -> UInt32 {
+    /// Which bits of an access are the device's own.
+    private func deviceMask(_ offset: Int, _ size: Int) -> UInt32 {
         var mask: UInt32 = 0
-        for index in 0..<size where offset + index < bytes.count && bytes[offset + index] { mask |= 0xFF << UInt32(8 * index) }
+        for index in 0..<size where offset + index < shape.live.count && shape.live[offset + index] { mask |= 0xFF << UInt32(8 * index) }
         return mask
     }
 
@@ -145,7 +146,7 @@ extension PassthroughFunction: PCIFunction {
 
     /// Passes on what is the device's own.
     private func forward(_ value: UInt32, _ offset: Int, _ size: Int) {
-        let mask = mask(of: shape.forwarded, offset, size)
+        let mask = deviceMask(offset, size)
         if mask == 0 { return }
         if mask == UInt32.max >> UInt32(32 - 8 * size) { return device.writeConfiguration(value, at: offset, size: size) }
         if mask == 0xFFFF_0000 { return device.writeConfiguration(value >> 16, at: offset + 2, size: 2) }

@@ -42,9 +42,8 @@ struct PassthroughShape: Sendable {
     let hasLine: Bool
     /// At power-on.
     let space: PCIConfigurationSpace
-    /// Bytes that are the device's own, for reading and for writing.
+    /// Bytes that are the device's own.
     let live: [Bool]
-    let forwarded: [Bool]
 
     private static let pageSize: UInt64 = 4096
 
@@ -60,7 +59,6 @@ struct PassthroughShape: Sendable {
         hasLine = device.vectors(.line) > 0 && (1...4).contains(builder.original[PCIRegister.interruptPin])
         if hasLine { builder.bytes[PCIRegister.interruptPin] = builder.original[PCIRegister.interruptPin] }
         live = builder.live
-        forwarded = builder.forwarded
         space = PCIConfigurationSpace(bytes: builder.bytes, writable: builder.writable, bars: bars.map(\.bar))
     }
 
@@ -105,7 +103,6 @@ extension PassthroughShape {
         var bytes = [UInt8](repeating: 0, count: PCIConfigurationSpace.size)
         var writable = [UInt8](repeating: 0, count: PCIConfigurationSpace.size)
         var live = [Bool](repeating: false, count: PCIConfigurationSpace.size)
-        var forwarded = [Bool](repeating: false, count: PCIConfigurationSpace.size)
         var messages: Messages?
         var extended: ExtendedMessages?
         private var last = PCIRegister.capabilities
@@ -129,10 +126,7 @@ extension PassthroughShape {
         }
 
         private mutating func setLive(_ range: Range<Int>) {
-            for offset in range where offset < live.count {
-                live[offset] = true
-                forwarded[offset] = true
-            }
+            for offset in range where offset < live.count { live[offset] = true }
         }
 
         private func word(_ offset: Int) -> UInt32 {
