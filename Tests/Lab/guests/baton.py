@@ -7,8 +7,11 @@ from support.control import CallFailed, Control
 from support.machine import Machine
 from support.supervisor import Result
 
+from . import account
 from .running import Running
 
+# Nothing that is meant to be slow takes longer.
+SLOW_UPGRADE_SECONDS = 20
 EXIT_CODES = {"Refused": 3, "Busy": 3, "Aborted": 4, "Reverted": 5}
 
 
@@ -45,7 +48,7 @@ class LinuxMachine(Machine):
 
     def upgrade(self, image):
         try:
-            with Control(self.supervisor.socket) as control:
+            with account.Watch("upgrade", SLOW_UPGRADE_SECONDS, lambda: self.workers.values()), Control(self.supervisor.socket) as control:
                 return Result(0, json.dumps(control.upgrade(self.name, image)), "")
         except CallFailed as failure:
             said = {"error": failure.error, "parameters": failure.parameters}
@@ -80,7 +83,8 @@ class BatonGuest(Running):
         record = done.json
         assert record["outcome"] == "committed", record
         if self.page:
-            self.page.wait_progress()
+            with account.Watch("guest", 15, lambda: self.machine.workers.values()):
+                self.page.wait_progress()
         return record
 
     def alternate(self, count, pause=0.0):

@@ -87,9 +87,11 @@ class Running:
 
     def finish(self, seconds=90):
         """Ends the loads. What each came to: {"cpu": {...}, "clock": …, "disk": …, "files": …, "stream": …, "peer": …, "problems": [...]}."""
+        # The stream's totals may come as soon as its other end has finished.
+        since = self.serial.position
         results = {"peer": self.peer.finish(seconds)} if self.peer else {}
-        lines, _ = self.order("finish", "^@finished", seconds)
-        for line in lines:
+        self.order("finish", "^@finished", seconds)
+        for line in self.serial.lines[since:]:
             word, _, rest = line.removeprefix("@").partition(" ")
             if line.startswith("@") and word != "problem":
                 results.setdefault(word, {}).update(FIELD.findall(rest))
