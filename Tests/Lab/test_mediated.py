@@ -27,7 +27,7 @@ def test_by_iommufd_it_goes_through_handovers(start, mediated, figures):
     assert guest.machine.show()["devices"][-1]["spec"]["vfio"] == {"address": mediated, "backend": "iommufd"}
 
     def seen():
-        status, said = guest.run("cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/device | tr '\\n' ' '")
+        status, said = guest.run("echo $(cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/device)")
         assert status == 0, said
         return said[-1]
 
