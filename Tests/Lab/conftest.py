@@ -109,7 +109,8 @@ def supervisors(images, directory):
 
 @pytest.fixture
 def supervisor(supervisors):
-    return supervisors("--answer-seconds", "20", "--prepare-seconds", "30")
+    # What builds a machine shares two emulated processors with up to 32 busy vCPUs.
+    return supervisors("--answer-seconds", "20", "--prepare-seconds", "120")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from . import account
 from .running import Running
 
 # Nothing that is meant to be slow takes longer.
-SLOW_UPGRADE_SECONDS = 20
+SLOW_UPGRADE_SECONDS = 60
 EXIT_CODES = {"Refused": 3, "Busy": 3, "Aborted": 4, "Reverted": 5}
 
 
