@@ -128,7 +128,8 @@ class Machine:
 
     def assert_runs(self, gap_ms=None, state="running", devices_held=False):
         """It runs in exactly one worker, and its guest is unharmed."""
-        assert self.state == state, self.show()
+        # A batond that has just been started may still be finding out.
+        wait_until(lambda: self.state == state, lambda: f"its state is {state}: {self.show()}")
         pid = self.wait_one_worker()
         assert pid == self.pid
         self.evidence.assert_unharmed(gap_ms, devices_held)
