@@ -114,9 +114,9 @@ extension PassthroughFunction {
         guard live.mode == .line else { return }
         let isWaiting = host.isWaiting(0)
         attachLine(&live)
-        // The end of the interrupt that was under way may have passed unnoticed: then the line is masked for ever. What waits is going
-        // to be ended.
-        if !isWaiting, !live.space.command.contains(.interruptDisable) { device.unmaskLine() }
+        // The end of the interrupt that was under way may have passed unnoticed: then the line is masked for ever. What waits, or is in
+        // service, is going to be ended: unmasked now as well, it could fire twice for one reason.
+        if !isWaiting, !host.isLineInService, !live.space.command.contains(.interruptDisable) { device.unmaskLine() }
     }
 }
 
