@@ -1,7 +1,8 @@
 """Handovers that fail while a passed-through device works: whoever is killed, wherever, its copies end, and each interrupts once."""
 import pytest
 
-from guests.passthrough import EDU, EduMachine, give_to_vfio, raise_line
+from guests.passed import give_away
+from guests.passthrough import EDU, EduMachine, raise_line
 from support import processes
 from support.processes import is_held, wait_until
 
@@ -17,7 +18,7 @@ def in_turns(steps):
 
 @pytest.fixture(scope="module", autouse=True)
 def device():
-    give_to_vfio(EDU)
+    give_away(EDU)
 
 
 @pytest.fixture

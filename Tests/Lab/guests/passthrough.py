@@ -1,4 +1,4 @@
-"""Devices of the lab that are given to VFIO, and the guest that has `edu`."""
+"""The guest that has `edu` devices, and when the host took interrupts of passed-through devices."""
 import ctypes
 import mmap
 import pathlib
@@ -9,24 +9,12 @@ from support import programs
 from support.machine import Machine
 from support.processes import wait_until
 
-PCI = pathlib.Path("/sys/bus/pci")
+from .passed import PCI
+
 TRACING = pathlib.Path("/sys/kernel/tracing")
 EDU, OTHER_EDU = "0000:00:06.0", "0000:00:07.0"
 EDU_GUEST = programs.OUT / "guest/edu.elf"
 LINE = re.compile(r"edu (\d+) rounds (\d+) copies (\d+) interrupts (\d+) spurious longest (\d+) ms")
-
-
-def give_to_vfio(address):
-    """What docs/vfio.md tells operators to do."""
-    device = PCI / "devices" / address
-    (device / "driver_override").write_text("vfio-pci")
-    driver = device / "driver"
-    if driver.exists():
-        if driver.resolve().name == "vfio-pci":
-            return
-        (driver / "unbind").write_text(address)
-    (PCI / "drivers_probe").write_text(address)
-    assert driver.resolve().name == "vfio-pci", f"{address} is with {driver.resolve()}"
 
 
 def raise_line(address):
@@ -100,10 +88,6 @@ class EduMachine(Machine):
     def boots(self):
         """How often the guest has started."""
         return self.console.count("edu ready")
-
-    def memory_kib(self, key):
-        """Of the worker: `VmPin`, pinned through iommufd, or `VmLck`, through a container among others."""
-        return int(re.search(rf"^{key}:\s+(\d+) kB", pathlib.Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE).group(1))
 
     @property
     def worker_log(self):
