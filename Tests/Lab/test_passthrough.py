@@ -53,7 +53,8 @@ def test_a_copy_that_ends_in_the_blackout_interrupts_once(edu, images, figures, 
             blackouts.append(record["blackoutNanoseconds"] / 1e6)
             made += 1
     machine.assert_unharmed()
-    figures(f"{backend}, {irq}: {counted} of {made} blackouts with an interrupt in them; {spread(blackouts)}; longest copy {machine.account[4]} ms")
+    figures(f"{backend}, {irq}: {counted} of {made} blackouts with an interrupt in them; {spread(blackouts)}; longest copy {machine.account[4]} ms, "
+            f"{machine.account[3]} interrupts without a reason")
     assert counted >= ROUNDS
 
 
