@@ -157,6 +157,7 @@ final class GuestSide: PassthroughHost {
         var routes: [Int: PCIMessage] = [:]
         var taken: [PCIMessage] = []
         var lineInterrupts = 0
+        var isInService = false
         var hasLine = false
         var attached: Set<Int> = []
         var places: [String] = []
@@ -187,7 +188,12 @@ final class GuestSide: PassthroughHost {
     }
     func attachLine() -> Bool {
         state.withLock { $0.hasLine = true }
-        return device.attach(0) { [weak self] in self?.state.withLock { $0.lineInterrupts += 1 } }
+        return device.attach(0) { [weak self] in
+            self?.state.withLock { state in
+                state.lineInterrupts += 1
+                state.isInService = true
+            }
+        }
     }
     func detachLine() {
         state.withLock { $0.hasLine = false }
@@ -219,7 +225,18 @@ final class GuestSide: PassthroughHost {
     }
     var shared: [String] { state.withLock { $0.shared } }
     /// The guest ends a line interrupt: KVM says so to whoever is attached.
-    func endOfInterrupt() { if state.withLock({ $0.hasLine }) { device.endOfInterrupt() } }
+    func endOfInterrupt() {
+        let isNoticed = state.withLock { state in
+            state.isInService = false
+            return state.hasLine
+        }
+        if isNoticed { device.endOfInterrupt() }
+    }
+
+    var isLineInService: Bool {
+        get { state.withLock { $0.isInService } }
+        set { state.withLock { $0.isInService = newValue } }
+    }
 }
 
 /// A device passed through to a VM, and the next worker's VM with the same device.
@@ -266,6 +283,7 @@ struct PassthroughBench: Sendable {
     /// The next worker's: built beside this one, and given its state. Nothing is resumed.
     func successor() -> PassthroughBench {
         let next = PassthroughBench(device, powerOn: false)
+        next.guest.isLineInService = guest.isLineInService
         next.function.anticipate(function.placements)
         next.function.restore(function.state())
         return next

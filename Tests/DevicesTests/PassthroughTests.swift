@@ -237,6 +237,22 @@ import Testing
         #expect(next.guest.takeLineInterrupts() == 1)
     }
 
+    @Test func `does not let a line fire twice that is being served`() {
+        let bench = PassthroughBench()
+        bench.device.isAsserted = true
+        #expect(bench.guest.takeLineInterrupts() == 1)
+        bench.function.quiesce()
+        _ = bench.device.takeHistory()
+        let next = bench.successor()
+        next.function.resume()
+        #expect(bench.device.takeHistory() == [], "its end is still to come")
+        bench.device.isAsserted = false
+        next.guest.endOfInterrupt()
+        #expect(next.guest.takeLineInterrupts() == 0)
+        bench.device.isAsserted = true
+        #expect(next.guest.takeLineInterrupts() == 1)
+    }
+
     @Test func `delivers a line that fired meanwhile, once`() {
         let bench = PassthroughBench()
         bench.function.quiesce()

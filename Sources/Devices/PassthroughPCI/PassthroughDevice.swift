@@ -78,6 +78,8 @@ package protocol PassthroughHost: AnyObject, Sendable {
     /// The same of the line, whose end of interrupt unmasks it at the device.
     func attachLine() -> Bool
     func detachLine()
+    /// Whether the guest has been given a line interrupt whose end is still to come: the line's pin has its Remote IRR bit set.
+    var isLineInService: Bool { get }
     /// Whether a vector's event has counted anything. Only of a detached one.
     func isWaiting(_ vector: Int) -> Bool
     /// Forgets what a vector's event has counted. Only of a detached one.

@@ -112,11 +112,15 @@ extension PassthroughFunction {
         live.isHeld = false
         update(live.attached.indices, &live)
         guard live.mode == .line else { return }
-        let isWaiting = host.isWaiting(0)
+        let isOwed = !host.isWaiting(0) && !live.space.command.contains(.interruptDisable)
+        let wasInService = host.isLineInService
+        // The end of the interrupt that was under way may have passed unnoticed: then the line is masked for ever. What waits, or is in
+        // service, is going to be ended: unmasked now as well, it could fire twice for one reason.
+        // Before it is attached, so that what fires now and what fires for that are one count.
+        if isOwed, !wasInService { device.unmaskLine() }
         attachLine(&live)
-        // The end of the interrupt that was under way may have passed unnoticed: then the line is masked for ever. What waits is going
-        // to be ended.
-        if !isWaiting, !live.space.command.contains(.interruptDisable) { device.unmaskLine() }
+        // Where vCPUs run meanwhile it may have ended just before it was attached.
+        if isOwed, wasInService, !host.isLineInService { device.unmaskLine() }
     }
 }
 

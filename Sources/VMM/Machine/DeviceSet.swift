@@ -75,6 +75,9 @@ final class DeviceSet: Sendable {
 
     private static let threadPatience: Int64 = 100_000_000
 
+    /// Interrupts of passed-through devices arrive again. Part of ``resume()``, and before the vCPUs run where they did not.
+    func resumeInterrupts() { functions.resumeInterrupts() }
+
     /// Devices act on their own again.
     func resume() {
         platform.resume()

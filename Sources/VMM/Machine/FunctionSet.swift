@@ -93,11 +93,9 @@ final class FunctionSet: Sendable {
         }
     }
 
-    func resume() {
-        // Interrupts that have waited are the most urgent.
-        for device in passedThrough { device.function.resume() }
-        for function in functions { function.resume() }
-    }
+    func resumeInterrupts() { for device in passedThrough { device.function.resume() } }
+
+    func resume() { for function in functions { function.resume() } }
 
     func finish() { for function in functions { function.finish() } }
 

@@ -70,6 +70,8 @@ final class Machine: Sendable {
         if isEnded { return SystemClock.monotonic() }
         let threads = threads
         latch.close(for: threads.count)
+        // What has waited is there before the guest is, and no end of an interrupt can pass unnoticed.
+        devices.resumeInterrupts()
         for thread in threads { thread.run() }
         devices.resume()
         _ = latch.wait(timeout: .seconds(1))

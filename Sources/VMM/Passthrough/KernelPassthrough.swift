@@ -137,6 +137,15 @@ final class KernelPassthrough: PassthroughHost {
         }
     }
 
+    var isLineInService: Bool {
+        let chip = KernelBuffer(count: VirtualMachine.interruptChipSize)
+        guard lineGSI < 24, (try? vm.read(.ioapic, into: chip)) != nil else { return false }
+        return chip.load64(at: Self.redirections + 8 * Int(lineGSI)) >> 14 & 1 == 1
+    }
+
+    /// Where the redirection table begins in `struct kvm_irqchip` (Linux, arch/x86/include/uapi/asm/kvm.h).
+    private static let redirections = 32
+
     func isWaiting(_ vector: Int) -> Bool {
         guard vector < device.events.count else { return false }
         return (try? Poll.one(device.events[vector].number, timeout: .zero)) == true

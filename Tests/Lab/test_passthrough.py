@@ -1,0 +1,132 @@
+"""A device does its work, memory and interrupts, while the process that runs its guest is replaced.
+
+`edu` copies without a pause: 100 ms each, an interrupt at the end. Whatever happens to workers, the data is right, there is one interrupt for each
+copy, and the host's device is never reset: a reset would end the copy and its interrupt would never come.
+"""
+import pytest
+
+from guests.passed import give_away, wait_charged
+from guests.passthrough import EDU, OTHER_EDU, EduMachine, InterruptTrace, step
+from support import programs
+
+pytestmark = pytest.mark.handover
+
+ROUNDS = 100 if programs.LONG else 20
+BACKENDS = ["iommufd", "container"]
+INTERRUPTS = ["msi", "intx"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device():
+    give_away(EDU)
+    give_away(OTHER_EDU)
+
+
+@pytest.fixture
+def edu(supervisor):
+    """Runs the guest: `edu("iommufd", "msi")`."""
+
+    def run(backend, irq="msi", **options):
+        return EduMachine(supervisor, backend, irq, **options).run()
+
+    return run
+
+
+def spread(values):
+    values = sorted(values)
+    return f"median {values[len(values) // 2]:.1f} ms, most {values[-1]:.1f} ms"
+
+
+@pytest.mark.parametrize("irq", INTERRUPTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copy_that_ends_in_the_blackout_interrupts_once(edu, images, figures, backend, irq):
+    """The blackout is held open for 150 ms. Rounds in which the host took no interrupt between *saved* and *running* do not count."""
+    held = [images.faulty(f"delay:{hold}@load") for hold in (150, 151)]
+    machine = edu(backend, irq)
+    counted, made, blackouts = 0, 0, []
+    with InterruptTrace() as trace:
+        while counted < ROUNDS and made < 2 * ROUNDS:
+            record = machine.hand_over(held[made % 2])
+            machine.wait_rounds(1)
+            begin, end = step(record, "saved"), step(record, "running")
+            counted += any(begin < time < end for time in trace.times())
+            blackouts.append(record["blackoutNanoseconds"] / 1e6)
+            made += 1
+    machine.assert_unharmed()
+    figures(f"{backend}, {irq}: {counted} of {made} blackouts with an interrupt in them; {spread(blackouts)}; longest copy {machine.account[4]} ms, "
+            f"{machine.account[3]} interrupts without a reason")
+    assert counted >= ROUNDS
+
+
+@pytest.mark.parametrize("irq", INTERRUPTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copy_goes_through_handovers_that_are_not_held(edu, images, figures, backend, irq):
+    machine = edu(backend, irq)
+    records = []
+    for number in range(ROUNDS):
+        records.append(machine.hand_over(images.next if number % 2 == 0 else images.honest))
+        machine.wait_rounds(1)
+    machine.assert_unharmed()
+    figures(f"{backend}, {irq}: blackout {spread([record['blackoutNanoseconds'] / 1e6 for record in records])}")
+
+
+@pytest.mark.parametrize("irq", INTERRUPTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_abort_gives_the_old_worker_the_interrupt(edu, images, backend, irq):
+    """The incoming worker takes its time, and fails when it has loaded."""
+    bad = images.faulty("delay:150@load error@loaded")
+    machine = edu(backend, irq)
+    pid = machine.pid
+    counted = 0
+    with InterruptTrace() as trace:
+        for _ in range(ROUNDS // 4):
+            assert machine.upgrade(bad).code == 4
+            machine.wait_rounds(1)
+            record = machine.history()[0]
+            begin = step(record, "saved")
+            counted += any(begin < time < begin + 150_000_000 for time in trace.times())
+    machine.assert_unharmed()
+    assert machine.pid == pid
+    assert counted > 0
+
+
+@pytest.mark.parametrize("irq", INTERRUPTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copy_that_ends_between_settle_and_stop_interrupts_once(edu, images, backend, irq):
+    slow = [images.faulty(f"delay:{hold}@park") for hold in (150, 151)]
+    machine = edu(backend, irq, image=slow[0])
+    for number in range(ROUNDS // 4):
+        machine.hand_over(slow[(number + 1) % 2])
+        machine.wait_rounds(1)
+    machine.assert_unharmed()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_charge_for_memory_goes_from_worker_to_worker(edu, images, backend):
+    """As iommufd's accounting by user and containers' by process show it; workers have no CAP_IPC_LOCK."""
+    machine = edu(backend)
+    for image in (images.next, images.honest, images.next):
+        wait_charged(machine.pid, backend, 64 << 20)
+        machine.hand_over(image)
+    wait_charged(machine.pid, backend, 64 << 20)
+    machine.assert_unharmed()
+
+
+@pytest.mark.parametrize("irq", INTERRUPTS)
+@pytest.mark.parametrize("backends", [("iommufd", "iommufd"), ("container", "container"), ("iommufd", "container")], ids="-".join)
+def test_two_devices_go_through_handovers(edu, images, figures, backends, irq):
+    machine = edu(backends[0], irq, others=backends[1:])
+    records = []
+    for number in range(ROUNDS // 2):
+        records.append(machine.hand_over(images.next if number % 2 == 0 else images.honest))
+        machine.wait_rounds(1)
+    machine.assert_unharmed()
+    figures(f"{' and '.join(backends)}, {irq}: blackout {spread([record['blackoutNanoseconds'] / 1e6 for record in records])}")
+
+
+def test_devices_of_a_container_reach_each_other_before_and_after_handovers(edu, images):
+    machine = edu("container", "msi", others=("container",), peers=True)
+    for image in (images.next, images.honest, images.next):
+        machine.hand_over(image)
+        machine.wait_rounds(2)
+    machine.assert_unharmed()
