@@ -58,8 +58,9 @@ lab-long: build images guest ## the lab's suites in their long form
 lab-bench: images guest ## throughput of virtio disk and network, beside QEMU's, in the lab
 	lab/run linux-bench
 
-lab-kernel: setup ## build the lab's kernel, if it is not in the cache
+lab-kernel: setup ## build the lab's kernel and QEMU, if they are not in the cache
 	@lab/build-kernel
+	@lab/build-qemu
 
 bench: images guest ## blackouts and memory, as a table and JSON
 	scripts/bench

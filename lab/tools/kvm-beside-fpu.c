@@ -1,4 +1,4 @@
-/* Proves that a guest survives floating-point work on another processor, which it does not on the lab's processor 0 (lab/README.md):
+/* Proves that a guest survives floating-point work on another processor, which without lab/qemu/0003 it does not on the first:
    a guest that leaves with every instruction runs on the first processor allowed, FLDENV on the last. */
 #define _GNU_SOURCE
 #include <err.h>

@@ -1,0 +1,13 @@
+# What the lab's machine is made of (lab/run and the `# devices:` lines of lab/suites), for QEMU's configure.
+CONFIG_Q35=y
+CONFIG_VTD=y
+CONFIG_PCI_DEVICES=n
+CONFIG_VIRTIO_PCI=y
+CONFIG_VIRTIO_SERIAL=y
+CONFIG_VIRTIO_9P=y
+CONFIG_VIRTIO_NET=y
+CONFIG_NVME_PCI=y
+CONFIG_EDU=y
+CONFIG_E1000E_PCI_EXPRESS=y
+CONFIG_IGB_PCI_EXPRESS=y
+CONFIG_SPDM_SOCKET=y
