@@ -126,17 +126,17 @@ class KernelTrace:
         os.close(self.mount)
 
 
-def vcpu_threads(process):
-    """The vCPU threads of a worker: {number: thread}."""
+def vcpu_threads(process, name=r"/vcpu(\d+)$"):
+    """The vCPU threads of a process, a worker's unless they have other names: {number: thread}."""
     found = {}
     for task in os.listdir(f"/proc/{process}/task"):
         try:
             with open(f"/proc/{process}/task/{task}/comm") as file:
-                name = re.search(r"/vcpu(\d+)$", file.read().strip())
+                match = re.search(name, file.read().strip())
         except OSError:
             continue
-        if name:
-            found[int(name[1])] = int(task)
+        if match:
+            found[int(match[1])] = int(task)
     return found
 
 

@@ -42,9 +42,9 @@ class Ticker:
 class Evidence:
     """The evidence of one guest. The memory is mapped once: it is the same for every worker of the machine."""
 
-    def __init__(self, pid):
-        """`pid`: any worker of the machine."""
-        path = processes.descriptor_path(pid, "/memfd:guest-ram")
+    def __init__(self, pid, memory="/memfd:guest-ram"):
+        """`pid`: any worker of the machine. `memory`: what its RAM is called."""
+        path = processes.descriptor_path(pid, memory)
         if path is None:
             raise AssertionError(f"worker {pid} holds no guest memory: {dict(processes.descriptors(pid))}")
         self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)

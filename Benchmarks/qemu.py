@@ -1,0 +1,285 @@
+"""QEMU with the guest that checks itself, and its own ways to replace itself under it: cpr-transfer and cpr-exec.
+
+The command lines and orders of docs/devel/migration/CPR.rst, with everything that may be done before the guest stops done before.
+"""
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import kernel_trace
+from support import clocks, processes, programs
+from support.evidence import Evidence
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATIENCE = 30
+
+
+class Failed(Exception):
+    """QEMU said no, or nothing."""
+
+
+def installed():
+    """How to start the QEMU this machine has."""
+    return ["/usr/bin/qemu-system-x86_64"]
+
+
+def newest():
+    """How to start the one of the tree that scripts/qemu-peer makes: by its own loader, with its own libraries and files."""
+    done = subprocess.run([ROOT / "scripts/qemu-peer"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Failed("scripts/qemu-peer failed, see above")
+    root = done.stdout.strip()
+    return [f"{root}/lib64/ld-linux-x86-64.so.2", "--library-path", f"{root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/x86_64-linux-gnu/pulseaudio",
+            f"{root}/usr/bin/qemu-system-x86_64", "-L", f"{root}/usr/share/qemu", "-L", f"{root}/usr/share/seabios"]
+
+
+def version(program):
+    try:
+        out = subprocess.run([*program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Failed(f"{program[0]}: {error}") from None
+    return out.split()[3]
+
+
+class Monitor:
+    """A QMP connection; events are kept until asked for."""
+
+    def __init__(self, path, process):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._socket.connect(str(path))
+                break
+            except OSError:
+                self._socket.close()
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Failed(f"QEMU has no monitor at {path}") from None
+                time.sleep(0.002)
+        self._socket.settimeout(PATIENCE)
+        self._received, self.events = b"", []
+        self._message()  # the greeting
+        self.command("qmp_capabilities")
+
+    def close(self):
+        self._socket.close()
+
+    def command(self, name, **arguments):
+        self._socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode())
+        while True:
+            message = self._message()
+            if "return" in message:
+                return message["return"]
+            if "error" in message:
+                raise Failed(f"{name}: {message['error']['desc']}")
+            self.events.append(message)
+
+    def wait(self, accepts):
+        """The first event, past or to come, that `accepts`."""
+        while True:
+            for event in self.events:
+                if accepts(event):
+                    return event
+            self.events.append(self._message())
+
+    def _message(self):
+        while b"\n" not in self._received:
+            try:
+                chunk = self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise Failed("QEMU's monitor is silent") from None
+            if not chunk:
+                raise Failed("QEMU closed its monitor")
+            self._received += chunk
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
+
+
+def _named(name):
+    return lambda event: event.get("event") == name
+
+
+def _migration(status):
+    return lambda event: event.get("event") == "MIGRATION" and event["data"]["status"] in (status, "failed")
+
+
+def _monotonic(event):
+    """When an event was, on CLOCK_MONOTONIC."""
+    stamp = event["timestamp"]
+    return stamp["seconds"] * 10**9 + stamp["microseconds"] * 1000 - (time.time_ns() - time.monotonic_ns())
+
+
+class Qemu:
+    """One machine. `mode`: cpr-transfer or cpr-exec. vCPU i is pinned to `cpus[i % n]`, as everybody's is."""
+
+    def __init__(self, program, mode, directory, memory_mib, vcpus, cpus, trace, options=""):
+        self.program, self.mode, self.directory, self.trace = program, mode, pathlib.Path(directory), trace
+        self.memory_mib, self.vcpus, self.cpus, self.options = memory_mib, vcpus, cpus, options
+        self.number, self.process, self.monitor, self.evidence = 0, None, None, None
+        self.directory.mkdir()
+        self._log = open(self.directory / "log", "ab")
+
+    # Life
+
+    def __enter__(self):
+        try:
+            self.process, path = self._start()
+            self.monitor = Monitor(path, self.process)
+            self._events(self.monitor)
+            self._pin(self.process)
+            self._look()
+            self.evidence.wait_booted().wait_progress()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.monitor:
+            self.monitor.close()
+        if self.evidence:
+            self.evidence.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+    def _arguments(self, path, incoming=()):
+        size = self.memory_mib
+        return [*self.program, "-name", "qemu,debug-threads=on", "-machine", "q35,accel=kvm,memory-backend=ram0,aux-ram-share=on",
+                "-object", f"memory-backend-memfd,id=ram0,size={size}M,share=on", "-m", f"{size}M", "-smp", str(self.vcpus), "-cpu", "host",
+                "-nodefaults", "-display", "none", "-serial", "null", "-qmp", f"unix:{path},server=on,wait=off", "-kernel", str(programs.HEARTBEAT),
+                "-append", f"vcpus={self.vcpus} periodic-us=500000 touch-mib={size} report-ms=1000 {self.options}", *incoming]
+
+    def _start(self, incoming=()):
+        self.number += 1
+        path = self.directory / f"qmp-{self.number}"
+        process = subprocess.Popen(self._arguments(path, incoming), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                                   preexec_fn=lambda: os.setpgid(0, 0))
+        return process, path
+
+    def _look(self):
+        processes.wait_until(lambda: processes.descriptor_path(self.process.pid, "/memfd:memory-backend-memfd"), "QEMU has its memory")
+        self.evidence = Evidence(self.process.pid, memory="/memfd:memory-backend-memfd")
+
+    @staticmethod
+    def _events(monitor):
+        monitor.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+
+    def threads(self, process=None):
+        return kernel_trace.vcpu_threads((process or self.process).pid, r"^CPU (\d+)/KVM$")
+
+    def _pin(self, process):
+        for number, thread in processes.wait_until(lambda: self.threads(process), "QEMU has vCPUs").items():
+            os.sched_setaffinity(thread, {self.cpus[number % len(self.cpus)]})
+
+    def pause(self):
+        self.monitor.command("stop")
+
+    def resume(self):
+        self.monitor.command("cont")
+
+    # Events
+
+    def handover(self):
+        began = time.monotonic_ns()
+        outgoing = self.threads()
+        result = self._transfer(outgoing) if self.mode == "cpr-transfer" else self._exec(outgoing)
+        return {**result, "total": time.monotonic_ns() - began}
+
+    def _transfer(self, outgoing):
+        cpr, main = self.directory / f"cpr-{self.number}", self.directory / f"main-{self.number}"
+        incoming = {"channel-type": "cpr", "addr": {"transport": "socket", "type": "unix", "path": str(cpr)}}
+        channel = {"channel-type": "main", "addr": {"transport": "socket", "type": "unix", "path": str(main)}}
+        process, path = self._start(["-incoming", "defer", "-incoming", json.dumps(incoming)])
+        try:
+            self.monitor.command("migrate-set-parameters", mode="cpr-transfer")
+            processes.wait_until(cpr.exists, "the new QEMU listens")
+            time.sleep(0.02)
+            self.monitor.command("migrate", channels=[channel, incoming])
+            monitor = Monitor(path, process)
+            self._events(monitor)
+            self._pin(process)
+            self._arm([self.process.pid, process.pid])
+            ordered = time.monotonic_ns()
+            monitor.command("migrate-incoming", channels=[channel])
+            monitor.wait(_named("RESUME"))
+            stopped, resumed = self.monitor.wait(_named("STOP")), monitor.wait(_named("RESUME"))
+            if monitor.wait(_migration("completed"))["data"]["status"] == "failed":
+                raise Failed("the migration failed")
+            found = self._judge(outgoing, self.threads(process), ordered, stopped, resumed)
+            found["downtime_told"] = self.monitor.command("query-migrate").get("downtime")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        self.monitor.close()
+        self.process.kill()
+        self.process.wait()
+        self.process, self.monitor = process, monitor
+        return found
+
+    def _exec(self, outgoing):
+        self.number += 1
+        path, state = self.directory / f"qmp-{self.number}", self.directory / "state"
+        # The state is loaded as soon as QEMU is up: no driver's round trips count.
+        command = self._arguments(path, ["-incoming", f"file:{state}"])
+        state.unlink(missing_ok=True)
+        self.monitor.command("migrate-set-parameters", mode="cpr-exec", **{"cpr-exec-command": command})
+        self._arm([self.process.pid])
+        ordered = time.monotonic_ns()
+        self.monitor.command("migrate", uri=f"file:{state}")
+        stopped = self.monitor.wait(_named("STOP"))
+        self.monitor.close()
+        self.monitor = Monitor(path, self.process)
+        processes.wait_until(lambda: self.monitor.command("query-status")["status"] == "running", "QEMU runs again", pause=0.002)
+        self._pin(self.process)
+        resumed = {"timestamp": {"seconds": time.time_ns() // 10**9, "microseconds": time.time_ns() % 10**9 // 1000}}
+        found = self._judge(outgoing, self.threads(), ordered, stopped, resumed)
+        self._events(self.monitor)
+        return found
+
+    def stop_in_place(self):
+        self._arm([self.process.pid])
+        threads, ordered = self.threads(), time.monotonic_ns()
+        self.monitor.command("stop")
+        self.monitor.command("cont")
+        return self._judge(threads, threads, ordered, self.monitor.wait(_named("STOP")), self.monitor.wait(_named("RESUME")))
+
+    def _arm(self, pids):
+        self.monitor.events.clear()
+        if self.trace:
+            self.trace.follow(pids)
+            self.trace.clear()
+        self.evidence.reset_gaps()
+
+    def _judge(self, outgoing, incoming, ordered, stopped, resumed):
+        self.evidence.wait_progress(20)
+        begin, end = _monotonic(stopped), _monotonic(resumed)
+        gaps = clocks.gaps(self.evidence)
+        of_stop = [gap.ns for gap in gaps if clocks.is_within(gap, begin, end)]
+        stops = kernel_trace.stops(self.trace.events(), outgoing, incoming, ordered) if self.trace else {}
+        kernel = max((entered - left for left, _, entered in stops.values()), default=None)
+        return {"outcome": "committed", "gap": max(gap.ns for gap in gaps), "stop_gap": max(of_stop, default=None), "kernel": kernel,
+                "told": end - begin, "damage": self.evidence.damage}
+
+
+def main():
+    """By hand: python3 Benchmarks/qemu.py MODE [ROUNDS]."""
+    import tempfile
+    program = newest() if len(sys.argv) > 3 else installed()
+    print(version(program))
+    with tempfile.TemporaryDirectory() as place, kernel_trace.KernelTrace() as trace, \
+            Qemu(program, sys.argv[1], place + "/q", 64, 1, [1], trace) as qemu:
+        for _ in range(int(sys.argv[2])):
+            print(qemu.handover(), qemu.stop_in_place(), flush=True)
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "Tests/EndToEnd"))
+    main()
