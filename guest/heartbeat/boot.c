@@ -49,7 +49,7 @@ static void parse_word(const char *word)
     static const struct { const char *key; uint32_t *value; } numbers[] = {
         { "vcpus", &options.vcpus }, { "deadline-us", &options.deadline_us }, { "periodic-us", &options.periodic_us },
         { "pit-hz", &options.pit_hz }, { "report-ms", &options.report_ms }, { "exit-after-s", &options.exit_after_s },
-        { "reset-after-s", &options.reset_after_s }, { "touch-mib", &options.touch_mib },
+        { "reset-after-s", &options.reset_after_s }, { "touch-mib", &options.touch_mib }, { "halt", &options.halt },
     };
     const char *text;
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -115,10 +115,35 @@ static void forget(struct ticker *ticker)
     ticker->owed = 0;
 }
 
+/// How fast memory is: a read of each page, timed. It counts as a stop like any other.
+static void walk_memory(void)
+{
+    uint32_t request = READ_ONCE(machine->walk_request);
+    if (request == machine->walk_done)
+        return;
+    uint64_t begin = rdtsc();
+    for (uint64_t address = 16 << 20; address < (uint64_t)options.touch_mib << 20; address += 4096)
+        (void)*(volatile uint64_t *)address;
+    machine->walk_tsc = rdtsc() - begin;
+    WRITE_ONCE(machine->walk_done, request);
+}
+
+/// Waits for the next interrupt, which is no stop.
+static void halt(struct vcpu_record *record)
+{
+    interrupts_off();
+    note_time(record);
+    record->halting = 1;
+    __asm__ volatile("sti\n\thlt" : : : "memory");
+    look_at_time(record);
+}
+
 static void obey_host(struct vcpu_record *record)
 {
     if (READ_ONCE(machine->park_request))
         park(record);
+    if (index_of(record) == 0)
+        walk_memory();
     uint32_t request = READ_ONCE(machine->reset_request);
     if (request == record->reset_done)
         return;
@@ -150,6 +175,8 @@ static _Noreturn void run(struct vcpu_record *record)
         look_at_time(record);
         if (index_of(record) == 0)
             report_serve(record);
+        if (options.halt > (index_of(record) == 0))
+            halt(record);
     }
 }
 

@@ -100,7 +100,10 @@ struct machine_record {
     // Words the host writes and the guest only reads.
     uint32_t park_request;    // 0x080 not 0: every vCPU parks
     uint32_t reset_request;   // 0x084 changed: every vCPU clears its maxima and losses
-    uint64_t reserved1[15];   // 0x088
+    uint32_t walk_request;    // 0x088 changed: vCPU 0 reads a word of each page that touch-mib named
+    uint32_t walk_done;       // 0x08c the walk_request obeyed last; the guest writes it and what follows
+    uint64_t walk_tsc;        // 0x090 how long that took
+    uint64_t reserved1[13];   // 0x098
     struct ticker pit;        // 0x100 taken by vCPU 0
     uint8_t reserved2[0x188];
 };
@@ -137,7 +140,7 @@ struct vcpu_record {
     uint32_t state;           // 0x0d0 heartbeat_state
     uint32_t features;        // 0x0d4 heartbeat_feature bits
     uint32_t reset_done;      // 0x0d8 the reset_request obeyed last
-    uint32_t reserved1;       // 0x0dc
+    uint32_t halting;         // 0x0dc the next reading of the TSC ends a halt, which is no gap
     uint64_t damage;          // 0x0e0 damage counted
     uint32_t damage_code;     // 0x0e8 the first damage: heartbeat_damage
     uint32_t reserved2;       // 0x0ec

@@ -17,7 +17,7 @@
 struct options {
     uint32_t vcpus;
     enum { TIMER_MIXED, TIMER_DEADLINE, TIMER_PERIODIC } timer;
-    uint32_t deadline_us, periodic_us, pit_hz, report_ms, exit_after_s, reset_after_s, touch_mib;
+    uint32_t deadline_us, periodic_us, pit_hz, report_ms, exit_after_s, reset_after_s, touch_mib, halt;
     bool park;
 };
 extern struct options options;
@@ -101,6 +101,10 @@ static inline uint64_t note_time(struct vcpu_record *record)
 {
     uint64_t now = rdtsc(), gap = now - record->last_tsc;
     record->last_tsc = now;
+    if (record->halting) {
+        record->halting = 0;
+        return now;
+    }
     if (gap > READ_ONCE(record->gap_max) || gap > record->stall_tsc)
         gap_found(record, now, gap);
     return now;
