@@ -90,6 +90,30 @@ struct ProgramTests {
         #expect(served.service.finishedHandovers.withLock { $0 } == 1)
     }
 
+    @Test("Ctrl-C among many upgrades begins no further one and waits; a second one leaves", arguments: [false, true])
+    func fleetInterrupted(twice: Bool) throws {
+        let served = try ServedSocket()
+        served.service.gate.set(1)
+        let started = try start(
+            try Self.program, ["upgrade", "web1", "old1", "--parallel", "1", "--image", "/usr/lib/baton/images/baton-vmm-0.2.0"],
+            socket: served.path)
+        while served.service.startedHandovers.withLock({ $0 }) == 0 { SystemClock.sleep(.milliseconds(5)) }
+        started.0.interrupt()
+        var said = ""
+        while !said.contains("Ctrl-C again"), let byte = try started.2.fileHandleForReading.read(upToCount: 1), !byte.isEmpty {
+            said += String(decoding: byte, as: UTF8.self)
+        }
+        #expect(said.hasPrefix("baton: no further upgrade is begun; waiting for web1."))
+        if twice { started.0.interrupt() } else { served.service.gate.set(0) }
+        let outcome = try finish(started)
+        #expect(outcome.status == 130)
+        #expect(outcome.errors.contains("not begun: old1"))
+        #expect(outcome.errors.contains("going on without this command: web1") == twice)
+        #expect(outcome.output.contains(twice ? "0 of 2 upgraded" : "1 of 2 upgraded to 0.2.0"))
+        served.service.gate.set(0)
+        for _ in 0..<500 where served.service.finishedHandovers.withLock({ $0 }) == 0 { SystemClock.sleep(.milliseconds(10)) }
+    }
+
     @Test("a console without a terminal passes bytes both ways until the machine's side ends")
     func console() throws {
         let served = try ServedSocket()

@@ -64,6 +64,7 @@ final class PressedKey: Interrupt {
     }
 
     var number: CInt { event.descriptor.number }
+    func take() {}
 }
 
 /// Output that stays here.

@@ -10,7 +10,8 @@ import Wire
 @Suite("Command line transcripts")
 struct TranscriptTests {
     private static let names = [
-        "list", "show", "run", "handovers", "handovers-terminal", "history", "events", "control", "inspection", "json", "usage", "help",
+        "list", "show", "run", "handovers", "handovers-terminal", "history", "stats", "fleet", "events", "control", "inspection", "json", "usage",
+        "help",
     ]
 
     @Test("what commands print is what is written down", arguments: names)
@@ -89,7 +90,7 @@ struct TranscriptTests {
 enum ErrorHandbook {
     static let names =
         Interface.supervisor.errors.map(\.name) + [
-            "NoSupervisor", "ConnectionLost", "MachineFile", "Unreadable", "Unsuitable", "Interrupted", "Usage", "VersionMismatch",
+            "NoSupervisor", "ConnectionLost", "MachineFile", "Unreadable", "Unsuitable", "Interrupted", "NotAllUpgraded", "Usage", "VersionMismatch",
         ]
 
     /// Errors that no state of the stub leads to.

@@ -83,8 +83,18 @@ package enum StubData {
                 .init(name: "park", nanoseconds: 40_000), .init(name: "save", nanoseconds: 80_000), .init(name: "load", nanoseconds: 100_000),
                 .init(name: "commit", nanoseconds: 40_000), .init(name: "run", nanoseconds: 105_000),
             ],
-            steps: [.init(phase: "preflight", beginNanoseconds: 0, endNanoseconds: 12_000_000)])
+            steps: stepTimes)
     }
+
+    /// Steps of that record: name, beginning and end in microseconds.
+    private static let stepTimes: [HandoverRecord.StepTime] =
+        ([
+            ("preflight", 10, 12_000), ("spawn", 12_000, 15_000), ("hello", 15_000, 16_000), ("lend", 16_000, 16_400), ("map", 16_400, nil),
+            ("prepared", 16_401, 712_000), ("settle", 712_000, 714_300), ("park", 714_420, 714_460), ("save", 714_460, 714_540),
+            ("saved", 714_565, 714_565), ("load", 714_580, 714_680), ("loaded", 714_690, 714_690), ("commit", 714_690, 714_695),
+            ("fence", 714_695, 714_710), ("grant", 714_715, 714_730), ("running", 714_730, 714_800), ("take-addresses", 714_900, 714_950),
+            ("retire", 714_960, 724_000),
+        ] as [(String, Int, Int?)]).map { .init(phase: $0, beginNanoseconds: $1 * 1_000, endNanoseconds: $2.map { $0 * 1_000 }) }
 
     package static func history(_ machine: String) -> [HandoverRecord] {
         var aborted = record(machine, kind: .upgrade)
@@ -94,6 +104,7 @@ package enum StubData {
         aborted.blackoutNanoseconds = nil
         aborted.ioHoldNanoseconds = 4_600_000
         aborted.phases = []
+        aborted.steps = aborted.steps.filter { $0.beginNanoseconds <= 714_565_000 }
         return [record(machine, kind: .upgrade), aborted]
     }
 

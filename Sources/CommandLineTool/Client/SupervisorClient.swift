@@ -85,6 +85,9 @@ struct SupervisorClient: ~Copyable {
         do { return .reply(try reply.decode(type), continues: reply.continues) } catch { throw .control(error) }
     }
 
+    /// Readable when there may be a reply to fetch.
+    var number: CInt { socket.descriptor.number }
+
     /// The raw stream that the connection has become. What arrived of it already comes from ``takePending()``.
     borrowing func stream() throws(Errno) -> OwnedDescriptor { try socket.descriptor.duplicate() }
 

@@ -27,7 +27,9 @@ struct BatonCommand: ParsableCommand {
                 ]),
             CommandGroup(
                 name: "Handovers",
-                subcommands: [UpgradeCommand.self, RollbackCommand.self, AbortCommand.self, HistoryCommand.self, EventsCommand.self]),
+                subcommands: [
+                    UpgradeCommand.self, RollbackCommand.self, AbortCommand.self, HistoryCommand.self, StatisticsCommand.self, EventsCommand.self,
+                ]),
             CommandGroup(name: "Looking closer", subcommands: [ImageCommand.self, CheckpointCommand.self, DoctorCommand.self]),
         ])
 }
@@ -66,7 +68,9 @@ protocol SupervisorCommand: ParsableCommand {
 
 /// The machine a command is about.
 struct MachineArgument: ParsableArguments {
-    @Argument(help: "The machine.", completion: .shellCommand("baton list --names 2>/dev/null"))
+    static let completion = CompletionKind.shellCommand("baton list --names 2>/dev/null")
+
+    @Argument(help: "The machine.", completion: completion)
     var name: String
 
     var parameters: Parameters.OneMachine { .init(machine: name) }

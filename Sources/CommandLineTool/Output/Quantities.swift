@@ -20,6 +20,17 @@ enum Quantity {
             ? "\(hundredths(nanoseconds, of: 1_000_000)) ms" : "\((nanoseconds + 500_000) / 1_000_000) ms"
     }
 
+    /// Microseconds with one decimal and without unit, for columns: `41.3`, `24102.0`.
+    static func microseconds(_ nanoseconds: Int) -> String { tenths(nanoseconds, of: 1_000) }
+
+    /// Whole microseconds up to 10 ms, as ``duration(_:)`` above that: for columns in which microseconds tell.
+    static func fine(_ nanoseconds: Int) -> String {
+        nanoseconds < 10_000_000 ? "\((max(0, nanoseconds) + 500) / 1_000) µs" : duration(nanoseconds)
+    }
+
+    /// A share of one: `42.1 %`.
+    static func percent(_ share: Double) -> String { "\(tenths(Int((share * 1_000_000).rounded()), of: 10_000)) %" }
+
     /// `41d 02h`, `3h 05m`, `4m 10s`, `12s`.
     static func uptime(_ nanoseconds: Int) -> String {
         let seconds = max(0, nanoseconds) / 1_000_000_000

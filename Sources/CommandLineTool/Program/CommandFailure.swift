@@ -19,6 +19,8 @@ enum CommandFailure: Error {
     case unsuitable(path: String, reason: String)
     /// Ctrl-C while a handover went on.
     case interrupted(machine: String, operation: String)
+    /// Of many machines not every one was upgraded.
+    case fleet(FleetFailure)
     /// Not possible the way it was called.
     case usage(String)
 }
@@ -45,6 +47,7 @@ extension CommandFailure {
         case .noSupervisor: .noSupervisor
         case .machineFile: .refused
         case .interrupted: .interrupted
+        case .fleet(let failure): failure.status
         case .usage: .usage
         case .service, .connectionLost, .unreadable, .unsuitable: .failed
         }
@@ -81,7 +84,7 @@ extension CommandFailure {
             case .control(let error): Object(error: error.name, parameters: error.parameters)
             case .service(let error): Object(error: error.name, parameters: error.parameters)
             case .machineFile(let fault): Object(error: "MachineFile", parameters: ["reason": .string("\(fault)")])
-            case .noSupervisor, .connectionLost, .unreadable, .unsuitable, .interrupted, .usage:
+            case .noSupervisor, .connectionLost, .unreadable, .unsuitable, .interrupted, .fleet, .usage:
                 Object(error: name, parameters: ["reason": .string(Explanation(self).what)])
             }
         return jsonText(object, indented: false)
@@ -97,6 +100,7 @@ extension CommandFailure {
         case .unreadable: "Unreadable"
         case .unsuitable: "Unsuitable"
         case .interrupted: "Interrupted"
+        case .fleet: "NotAllUpgraded"
         case .usage: "Usage"
         }
     }

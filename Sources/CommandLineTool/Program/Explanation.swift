@@ -26,6 +26,10 @@ struct Explanation {
         case .interrupted(let machine, let operation):
             what = "\(machine): the \(operation) goes on without this command"
             remedies = ["follow it: baton events --follow \(machine)", "abort it, until commit: baton abort \(machine)"]
+        case .fleet(let failure):
+            what = failure.what
+            why = failure.why
+            remedies = failure.remedies
         case .usage(let message):
             what = message
             remedies = ["baton --help"]

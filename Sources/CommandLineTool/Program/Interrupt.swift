@@ -4,6 +4,8 @@ internal import LinuxSystem
 package protocol Interrupt: AnyObject {
     /// Readable once it came.
     var number: CInt { get }
+    /// Takes note of it: readable again when it comes again.
+    func take()
 }
 
 /// Ctrl-C. While this lives the signal does not end the process.
@@ -16,4 +18,5 @@ final class InterruptKey: Interrupt {
     }
 
     var number: CInt { signals.descriptor.number }
+    func take() { while signals.take() != nil {} }
 }
