@@ -67,13 +67,19 @@ class Speed(threading.Thread):
 class Rig:
     """A machine with touched memory, and everything that watches it."""
 
-    def __init__(self, supervisor, memory_mib, vcpus, trace):
+    def __init__(self, supervisor, memory_mib, vcpus, trace, cpus=(), options="", pages=None):
+        """`cpus`: where vCPU 0, 1 … run, one each. `options`: more of the guest's command line. `pages`: the machine file's `memory.pages`."""
         self.supervisor, self.memory_mib, self.vcpus, self.trace = supervisor, memory_mib, vcpus, trace
-        self.name = f"bench-{memory_mib}-{vcpus}"
+        self.name = f"bench-{memory_mib}-{vcpus}{pages or ''}".lower()
         # The guest's own touching makes the pages exist in the worker's tables too, as they would in a machine that has run for long.
         self.machine = Machine(
-            supervisor, self.name, vcpus=vcpus, memory=f"{memory_mib}MiB", cmdline=f"touch-mib={memory_mib} report-ms=1000", budget="1s")
+            supervisor, self.name, vcpus=vcpus, memory=f"{memory_mib}MiB",
+            cmdline=f"touch-mib={memory_mib} report-ms=1000 {options}", budget="1s")
         self.machine.spec["memory"]["prefault"] = True
+        if pages:
+            self.machine.spec["memory"]["pages"] = pages
+        if cpus:
+            self.machine.spec["vcpu-affinity"] = [[cpu] for cpu in cpus]
         self.control = Control(supervisor.socket)
 
     def __enter__(self):

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""What a handover costs a guest with Baton, with QEMU's cpr-transfer and cpr-exec, and at least; and the other figures that have goals.
+
+The same guest with the same memory on the same machine, one vCPU, pinned; handovers of all of them interleaved in one run, all others paused
+meanwhile, with stops in place as a control. Writes bench/results/DATE.json, the tables of bench/results/README.md, the chart and the table
+of README.md. docs/benchmark.md explains the figures.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "Tests/EndToEnd"))
+import goals  # noqa: E402
+import peers  # noqa: E402
+import results  # noqa: E402
+import rows  # noqa: E402
+from blackout import Progress, host, place, processor_times, tracing  # noqa: E402
+from figures import spread  # noqa: E402
+from support import processes  # noqa: E402
+from support.images import Images  # noqa: E402
+from support.supervisor import Supervisor  # noqa: E402
+
+MEMORY = 64
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="bench", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+        epilog="examples:\n  bench --rounds 5 --only compare --no-write\n  bench --long")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the comparison: in each 4 handovers of Baton and of the floor, 1 of each QEMU (25)")
+    parser.add_argument("--only", metavar="PART,…", help="only these parts: compare " + " ".join(PARTS))
+    parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 machines at once: an hour")
+    parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the JSON instead")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (250 if options.long else 25)
+    return options
+
+
+PARTS = {
+    "memory": lambda c: rows.memory_sizes(c, [64, 1024, 4096, 16384] if c.long else [64, 1024], 50 if c.long else 15),
+    "vcpus": lambda c: rows.vcpu_counts(c, [1, 2, 4, 8, 16] if c.long else [1, 4], 40 if c.long else 12),
+    "speed": lambda c: rows.speed_afterwards(c, 10 if c.long else 3),
+    "upgrade": lambda c: rows.whole_upgrade(c, 30 if c.long else 8),
+    "abort": lambda c: rows.aborts(c, 100 if c.long else 15),
+    "worker": rows.private_memory,
+    "start": lambda c: rows.cold_starts(c, 20 if c.long else 6),
+    "fleet": lambda c: rows.fleet(c, 100 if c.long else 16, 8),
+}
+
+
+def compare(context, rounds):
+    """Handovers of everybody in turn: {label: {samples, control, summary} or {missing}}."""
+    found, there = {}, {}
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-bench-")))
+        pinned = peers.pin(1, context.cpus)
+
+        def add(label, make):
+            try:
+                there[label] = stack.enter_context(make())
+                there[label].pause()
+                found[label] = {"samples": [], "control": []}
+            except (peers.Missing, peers.qemu.Failed, OSError, AssertionError) as why:
+                found[label] = {"missing": str(why).strip().splitlines()[0]}
+
+        add("the floor", lambda: peers.Floor(MEMORY, 1, pinned))
+        supervisor = stack.enter_context(Supervisor(context.images))
+        add("Baton", lambda: context.baton(supervisor, MEMORY, 1))
+        for number, (label, command, mode, why) in enumerate(context.programs):
+            if command:
+                add(label, lambda: peers.Qemu(command, mode, directory / f"qemu-{number}", MEMORY, 1, pinned, context.trace))
+            else:
+                found[label] = {"missing": why}
+        for number in range(rounds):
+            for label, peer in list(there.items()):
+                one_turn(label, peer, found[label], there)
+            context.say("handovers of everybody in turn", number + 1, rounds)
+    for result in found.values():
+        if "samples" in result:
+            result["summary"] = summary(result)
+    return found
+
+
+def one_turn(label, peer, result, there):
+    try:
+        peer.resume()
+        time.sleep(0.1)
+        for _ in range(peer.per_round):
+            result["samples"].append(slim(peer.sample()))
+        control = peer.control()
+        if control:
+            result["control"].append(slim(control))
+        peer.pause()
+    except (peers.qemu.Failed, peers.Missing, OSError, AssertionError) as why:
+        result["failed"] = str(why).strip().splitlines()[0]
+        del there[label]
+
+
+def slim(sample):
+    """What of a sample is kept in the results."""
+    kept = {key: sample.get(key) for key in ("outcome", "gap", "stop_gap", "kernel", "total", "blackout", "phases", "messages", "unattributed")}
+    return {key: value["stopped"] if key == "kernel" and isinstance(value, dict) else value for key, value in kept.items() if value is not None}
+
+
+def summary(result):
+    committed = [sample for sample in result["samples"] if sample["outcome"] == "committed"]
+    return {
+        "committed": len(committed), "not_committed": len(result["samples"]) - len(committed),
+        "gap": spread([sample.get("stop_gap") for sample in committed]), "kernel": spread([sample.get("kernel") for sample in committed]),
+        "total": spread([sample.get("total") for sample in committed]),
+        "control": spread([sample.get("stop_gap") for sample in result["control"]]),
+        "control_kernel": spread([sample.get("kernel") for sample in result["control"]]),
+    }
+
+
+def commit():
+    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def run(options):
+    progress, about, began = Progress(), host(), time.monotonic()
+    wanted = options.only.split(",") if options.only else ["compare", *PARTS]
+    result = {"version": 2, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(), "long": options.long, "host": about, "rows": {}}
+    peers.make_floor()
+    with tracing() as (trace, reason), place() as directory:
+        times = processor_times()
+        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long)
+        if reason:
+            about["no_tracepoints"] = reason
+        if "compare" in wanted:
+            result["compare"] = compare(context, options.rounds)
+        for name, part in PARTS.items():
+            if name in wanted:
+                try:
+                    result["rows"][name] = part(context)
+                except (AssertionError, OSError, peers.Missing, peers.qemu.Failed, rows.CallFailed) as why:
+                    result["rows"][name] = {"missing": str(why).strip().splitlines()[0][:300] if str(why) else type(why).__name__}
+        after = processor_times()
+        about["steal"] = round((after["steal"] - times["steal"]) / max(1, after["all"] - times["all"]), 4)
+    about["load_after"] = os.getloadavg()[0]
+    result["seconds"] = round(time.monotonic() - began)
+    result["goals"] = goals.judge(result)
+    return result
+
+
+def main():
+    options = arguments()
+    processes.adopt_orphans()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        result = run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing is left behind, nothing was written", file=sys.stderr)
+        sys.exit(130)
+    print(results.text(result))
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    elif not options.no_write:
+        for path in results.write(result, ROOT):
+            print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The goals, and where a run stands: each row is (what, goal, figure, "met", "not met" or "not measured")."""
+from figures import duration, ratio, size
+
+MS = 1_000_000
+
+
+def judge(result):
+    rows = []
+    for about in (_blackout, _sizes, _speed, _upgrade, _abort, _fleet, _worker, _start):
+        rows += about(result)
+    rows.append(_row("one more virtio or VFIO device", "≤ 20 µs in the blackout", "in the lab: `make lab SUITE=vfio-bench`, `make lab-bench`", None))
+    return rows
+
+
+def _row(what, goal, figure, met):
+    return {"what": what, "goal": goal, "figure": figure, "stands": {True: "met", False: "not met", None: "not measured"}[met]}
+
+
+def _p50(result, *path):
+    return _at(result, *path, "p50")
+
+
+def _at(found, *path):
+    for step in path:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def _newest_transfer(compare):
+    return next((label for label in reversed(list(compare)) if "cpr-transfer" in label and "summary" in compare[label] and " 10." not in label), None)
+
+
+def _blackout(result):
+    compare = result.get("compare", {})
+    ours, floor = _p50(compare, "Baton", "summary", "gap"), _p50(compare, "the floor", "summary", "gap")
+    newest = _newest_transfer(compare)
+    theirs = _p50(compare, newest, "summary", "gap") if newest else None
+    what = "blackout p50, 1 vCPU, no devices, guest-seen"
+    rows = [
+        _row(what, "≤ 0.4 ms", duration(ours), None if ours is None else ours <= 0.4 * MS),
+        _row("the same ÷ QEMU 11.1 cpr-transfer", "≤ 0.10", ratio(ours, theirs), None if None in (ours, theirs) else ours <= theirs / 10),
+        _row("the same ÷ the floor", "≤ 1.3", ratio(ours, floor), None if None in (ours, floor) else ours <= 1.3 * floor),
+    ]
+    summary = _at(compare, "Baton", "summary")
+    if summary and summary["gap"]["p99"] is not None and summary["control"]["p99"] is not None:
+        cleaned = summary["gap"]["p99"] - (summary["control"]["p99"] - summary["control"]["p50"])
+        count = summary["gap"]["count"]
+        figure = f"{cleaned / ours:.1f} × p50 over {count}: {duration(summary['gap']['p99'])}, control's own {duration(summary['control']['p99'])}"
+        rows.append(_row("blackout p99, control run subtracted", "≤ 3 × p50 over 1,000", figure, cleaned <= 3 * ours))
+    else:
+        rows.append(_row("blackout p99, control run subtracted", "≤ 3 × p50 over 1,000", "–", None))
+    return rows
+
+
+def _sizes(result):
+    memory, vcpus = _at(result, "rows", "memory") or {}, _at(result, "rows", "vcpus") or {}
+    sizes = [key for key in memory if key.isdigit()]
+    figures = {key: _p50(memory, key) for key in sizes}
+    values = [value for value in figures.values() if value]
+    met = None if len(values) < 2 else max(values) <= 1.3 * figures[sizes[0]]
+    figure = ", ".join(f"{key} MiB: {duration(value)}" for key, value in figures.items()) or "–"
+    rows = [_row("64 MiB → 16 GiB of touched RAM", "blackout ratio ≤ 1.3", figure + (f"; ratio {max(values) / figures[sizes[0]]:.2f}" if met is not None else ""), met)]
+    counts = [key for key in vcpus if key.isdigit()]
+    if len(counts) > 1:
+        def growth(who):
+            first, last = _p50(vcpus, counts[0], who), _p50(vcpus, counts[-1], who)
+            return None if None in (first, last) else (last - first) / (int(counts[-1]) - int(counts[0]))
+        ours, floor = growth("baton"), growth("floor")
+        figure = f"{duration(ours)} per vCPU from {counts[0]} to {counts[-1]}, the floor {duration(floor)}"
+        rows.append(_row("1 → 16 halted vCPUs with a tick", "grows no faster than the floor", figure, None if None in (ours, floor) else ours <= floor))
+    else:
+        rows.append(_row("1 → 16 halted vCPUs with a tick", "grows no faster than the floor", "–", None))
+    return rows
+
+
+def _speed(result):
+    ratios = _at(result, "rows", "speed", "ratio") or {}
+    ours, theirs = _p50(ratios, "baton"), _p50(ratios, "qemu")
+    figure = "–" if ours is None else f"{ours:.2f}; QEMU {'–' if theirs is None else f'{theirs:.2f}'}"
+    return [_row("first walk of 1 GiB after a commit ÷ steady", "≤ 1.05", figure, None if ours is None else ours <= 1.05)]
+
+
+def _upgrade(result):
+    upgrade = _at(result, "rows", "upgrade") or {}
+    small, populate, huge = _p50(upgrade, "4KiB", "total"), _p50(upgrade, "4KiB", "populate"), _p50(upgrade, "2MiB", "total")
+    limit = None if populate is None else 40 * MS + 1.3 * populate
+    return [
+        _row("whole upgrade, 1 GiB of 2 MiB pages", "≤ 60 ms", duration(huge) if huge else upgrade.get("2MiB_missing", "–"), None if huge is None else huge <= 60 * MS),
+        _row("whole upgrade, 1 GiB of 4 KiB pages", f"≤ 40 ms + 1.3 × populating ({duration(populate)}) = {duration(limit)}", duration(small),
+             None if None in (small, limit) else small <= limit),
+    ]
+
+
+def _abort(result):
+    found = _at(result, "rows", "abort", "saved_to_running") or {}
+    p50, p99 = found.get("p50"), found.get("p99")
+    figure = "–" if p50 is None else f"p50 {duration(p50)}, p99 {duration(p99)}, from the checkpoint's being there: the refusal is in it"
+    return [_row("abort: failure detected → guest runs", "≤ 1 ms", figure, None if p50 is None else p50 <= MS)]
+
+
+def _fleet(result):
+    found = _at(result, "rows", "fleet") or {}
+    took, p99, count = found.get("took"), _at(found, "blackout", "p99"), found.get("machines")
+    complete = count == 100 and found.get("committed") == count
+    figure = "–" if took is None else f"{found['committed']} of {count}: {duration(took)}, p99 {duration(p99)}, by the supervisor"
+    listed = _at(found, "list", "p50")
+    return [
+        _row("100 machines upgraded, 8 at a time", "≤ 10 s, p99 blackout ≤ 5 ms", figure, took <= 10_000 * MS and p99 <= 5 * MS if complete else None),
+        _row("`baton list` with 1,000 machines", "≤ 50 ms", "–" if listed is None else f"{duration(listed)} with {count}", None),
+    ]
+
+
+def _worker(result):
+    found = _at(result, "rows", "worker") or {}
+
+    def total(name):
+        return None if name not in found else found[name]["dirty"] + found[name]["page_tables"]
+    worker, qemu = total("worker"), total("qemu")
+    both = None if total("batond") is None else total("batond") + total("keeper")
+    return [
+        _row("worker's private memory, idle machine of 64 MiB", "≤ 3 MiB", f"{size(worker)}; QEMU {size(qemu)}", None if worker is None else worker <= 3 << 20),
+        _row("supervisor's, keeper and batond, 1 machine", "≤ 12 MiB + 32 KiB", size(both), None if both is None else both <= (12 << 20) + (32 << 10)),
+    ]
+
+
+def _start(result):
+    found = _at(result, "rows", "start") or {}
+    ours, theirs = _p50(found, "baton"), _p50(found, "qemu")
+    figure = "–" if ours is None else f"{duration(ours)}; QEMU {duration(theirs)}"
+    return [_row("cold start: `baton run` → first KVM_RUN", "≤ 60 ms", figure, None if ours is None else ours <= 60 * MS)]

@@ -1,0 +1,329 @@
+"""The rows of the benchmark besides the comparison: sizes, vCPU counts, speed afterwards, whole upgrades, aborts, memory, starts, lists, fleets.
+
+Each takes a `Context` and returns a dictionary for the results; times are nanoseconds.
+"""
+import ctypes
+import dataclasses
+import mmap
+import os
+import pathlib
+import tempfile
+import threading
+import time
+
+import kernel_trace
+import peers
+from figures import percentile, spread
+from support import clocks, processes
+from support.control import CallFailed, Control
+from support.machine import Machine
+from support.supervisor import Supervisor
+
+MADV_POPULATE_READ = 22
+WALK_REQUEST, WALK_DONE, WALK_TSC = 0x88, 0x8C, 0x90
+
+
+@dataclasses.dataclass
+class Context:
+    images: object
+    trace: object
+    cpus: list
+    programs: list  # as peers.programs_of_qemu
+    say: object
+    long: bool = False
+
+    def baton(self, supervisor, memory, vcpus, options="", pages=None):
+        return peers.Baton(supervisor, self.images, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options, pages)
+
+    def qemu(self, directory, memory, vcpus, mode="cpr-transfer", newest=True, options=""):
+        """The newest QEMU there is with this mode."""
+        for _, command, its, why in reversed(self.programs) if newest else self.programs:
+            if command and its == mode:
+                return peers.Qemu(command, mode, directory, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options)
+        raise peers.Missing("no QEMU")
+
+
+def alternate(things, count, say, what):
+    """`count` handovers of each, in turn, all others paused: {key: [sample]}."""
+    found = {key: [] for key in things}
+    for thing in things.values():
+        thing.pause()
+    for number in range(count):
+        for key, thing in things.items():
+            thing.resume()
+            time.sleep(0.05)
+            found[key].append(thing.sample())
+            thing.pause()
+        say(what, number + 1, count)
+    return found
+
+
+def stop_gaps(samples):
+    return spread([sample["stop_gap"] for sample in samples if sample["outcome"] == "committed"])
+
+
+def memory_sizes(context, sizes, count):
+    """Blackout by touched RAM, 1 vCPU."""
+    with Supervisor(context.images) as supervisor:
+        machines = {}
+        try:
+            for size in sizes:
+                machines[size] = context.baton(supervisor, size, 1).__enter__()
+                machines[size].pause()
+            for machine in machines.values():
+                machine.resume()
+            found = alternate(machines, count, context.say, "memory sizes")
+        finally:
+            for machine in machines.values():
+                machine.resume()
+                machine.__exit__(None, None, None)
+    return {str(size): stop_gaps(samples) for size, samples in found.items()}
+
+
+def vcpu_counts(context, counts, count):
+    """Blackout by vCPUs, of which all but the first halt between ticks; the floor's beside it."""
+    found = {}
+    options = "halt=1 timer=deadline"
+    for number in counts:
+        with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, number, options) as baton, \
+                peers.Floor(64, number, peers.pin(number, context.cpus), options) as floor:
+            both = alternate({"baton": baton, "floor": floor}, count, context.say, f"{number} vCPUs")
+            found[str(number)] = {
+                "baton": stop_gaps(both["baton"]), "floor": stop_gaps(both["floor"]),
+                "baton_kernel": spread([sample.get("kernel") for sample in both["baton"]]),
+                "floor_kernel": spread([sample["kernel"] for sample in both["floor"]])}
+            for thing in (baton, floor):
+                thing.resume()
+    return found
+
+
+def walk(evidence):
+    """TSC ticks in which the guest reads a word of each of its pages, now."""
+    machine = 0x20000
+    wanted = evidence.u32(machine + WALK_DONE) + 1
+    evidence._narrow[WALK_REQUEST // 4] = wanted
+    processes.wait_until(lambda: evidence.u32(machine + WALK_DONE) == wanted, "the guest has walked its memory", pause=0.02)
+    return evidence.u64(machine + WALK_TSC)
+
+
+def speed_afterwards(context, count):
+    """The first walk of 1 GiB after a commit against one a while later: ratios."""
+    found, usual = {}, {}
+
+    def measure(name, evidence, handover):
+        ratios, base = [], []
+        walk(evidence)
+        for number in range(count):
+            steady = walk(evidence)
+            handover()
+            ratios.append(walk(evidence) / steady)
+            base.append(steady * 1e6 / evidence.tsc_khz)
+            context.say(f"speed after a handover, {name}", number + 1, count)
+        found[name], usual[name] = spread(ratios), spread(base)
+
+    with Supervisor(context.images) as supervisor, context.baton(supervisor, 1024, 1) as baton:
+        number = iter(range(1 << 30))
+        measure("baton", baton.rig.evidence, lambda: baton.rig.control.upgrade(baton.rig.name, baton.images[next(number) % 2]))
+    try:
+        with tempfile.TemporaryDirectory(prefix="baton-bench-") as place, context.qemu(f"{place}/q", 1024, 1) as qemu:
+            measure("qemu", qemu.evidence, qemu.handover)
+    except (peers.Missing, peers.qemu.Failed) as why:
+        found["qemu_missing"] = str(why)
+    return {"ratio": found, "steady": usual}
+
+
+def populate_time(path, size):
+    """How long MADV_POPULATE_READ takes in a new mapping of memory whose pages exist."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        mapping = mmap.mmap(descriptor, size)
+        view = (ctypes.c_char * size).from_buffer(mapping)
+        library = ctypes.CDLL(None, use_errno=True)
+        began = time.monotonic_ns()
+        done = library.madvise(ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(size), MADV_POPULATE_READ)
+        taken = time.monotonic_ns() - began
+        del view
+        mapping.close()
+        return taken if done == 0 else None
+    finally:
+        os.close(descriptor)
+
+
+class HugePages:
+    """Lets the host make so many 2 MiB pages when they are asked for, and takes that back. `with HugePages(600):` raises OSError where it may not."""
+
+    path = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages")
+
+    def __init__(self, count):
+        self.count = count
+
+    def __enter__(self):
+        self.before = self.path.read_text()
+        self.path.write_text(f"{int(self.before) + self.count}\n")
+
+    def __exit__(self, *_):
+        self.path.write_text(self.before)
+
+
+def whole_upgrade(context, count):
+    """From the operator's call to its answer, 1 GiB of touched memory; MADV_POPULATE_READ of the same pages beside it."""
+    found = {}
+
+    def measure(name, pages):
+        totals, populating = [], []
+        with Supervisor(context.images) as supervisor, context.baton(supervisor, 1024, 1, pages=pages) as baton:
+            path = processes.descriptor_path(baton.rig.machine.wait_one_worker(), "/memfd:guest-ram")
+            for number in range(count):
+                path = processes.descriptor_path(baton.rig.machine.wait_one_worker(), "/memfd:guest-ram")
+                if path:
+                    populating.append(populate_time(path, 1024 << 20))
+                began = time.monotonic_ns()
+                baton.rig.control.upgrade(baton.rig.name, baton.images[number % 2])
+                totals.append(time.monotonic_ns() - began)
+                context.say(f"whole upgrades, {name}", number + 1, count)
+        found[name] = {"total": spread(totals), "populate": spread(populating)}
+
+    measure("4KiB", "4KiB")
+    try:
+        with HugePages(520):
+            measure("2MiB", "2MiB")
+    except (OSError, AssertionError) as why:
+        found["2MiB_missing"] = str(why).strip().splitlines()[0][:200]
+    return found
+
+
+def aborts(context, count):
+    """From the checkpoint's being there, which the incoming worker refuses at once, until the guest runs: the refusal's way is in it."""
+    bad = context.images.faulty("error@load")
+    after, whole = [], []
+    with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, 1) as baton:
+        rig = baton.rig
+        for number in range(count):
+            rig.machine.wait_one_worker()
+
+            def seen(step):
+                if (step["phase"], step["state"]) == ("prepared", "end"):
+                    rig.evidence.reset_gaps()
+
+            try:
+                rig.control.upgrade(rig.name, bad, seen)
+            except CallFailed:
+                pass
+            rig.evidence.wait_progress(20)
+            gap = max(clocks.gaps(rig.evidence), key=lambda gap: gap.ns)
+            record = rig.control.call("History", machine=rig.name)["handovers"][0]
+            saved = clocks.step_times(record).get("saved")
+            if record["outcome"] == "aborted" and saved:
+                whole.append(gap.ns)
+                after.append(gap.ended_ns - saved[1])
+            context.say("aborts", number + 1, count)
+    return {"saved_to_running": spread(after), "gap": spread(whole)}
+
+
+def private_memory(context):
+    """Private_Dirty of all mappings but guest memory, and page tables; of an idle machine of 64 MiB."""
+    found = {}
+
+    def note(name, pid, memory="guest-ram"):
+        dirty, tables = peers.private_bytes(pid, memory)
+        found[name] = {"dirty": dirty, "page_tables": tables}
+
+    with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, 1, "halt=2 timer=deadline") as baton:
+        time.sleep(0.5)
+        note("worker", baton.rig.machine.wait_one_worker())
+        note("batond", supervisor.batond)
+        note("keeper", supervisor.keeper.pid)
+    try:
+        with tempfile.TemporaryDirectory(prefix="baton-bench-") as place, context.qemu(f"{place}/q", 64, 1, options="halt=2 timer=deadline") as one:
+            time.sleep(0.5)
+            note("qemu", one.process.pid, "memory-backend-memfd")
+    except (peers.Missing, peers.qemu.Failed) as why:
+        found["qemu_missing"] = str(why)
+    return found
+
+
+def first_run(trace, since):
+    """How long after `since` the first vCPU entered the guest."""
+    entered = [event.ns for event in trace.events() if event.entered and event.ns >= since]
+    return min(entered) - since if entered else None
+
+
+def cold_starts(context, count):
+    """From the command to the first KVM_RUN."""
+    if not context.trace:
+        return {"missing": "takes the kernel's tracepoints"}
+    ours, theirs, missing = [], [], None
+    with Supervisor(context.images) as supervisor:
+        for number in range(count):
+            machine = Machine(supervisor, f"cold-{number}", vcpus=1, memory="64MiB", cmdline="report-ms=1000")
+            machine.write()
+            context.trace.follow([supervisor.batond, supervisor.keeper.pid])
+            context.trace.clear()
+            began = time.monotonic_ns()
+            done = supervisor.baton("run", machine.file)
+            assert done.code == 0, done
+            ours.append(first_run(context.trace, began))
+            supervisor.baton("stop", machine.name, "--force")
+            context.say("cold starts", number + 1, count)
+    try:
+        for number in range(count):
+            with tempfile.TemporaryDirectory(prefix="baton-bench-") as place:
+                machine = context.qemu(f"{place}/q", 64, 1)
+                context.trace.follow([os.getpid()])
+                context.trace.clear()
+                began = time.monotonic_ns()
+                with machine:
+                    theirs.append(first_run(context.trace, began))
+                    machine.trace = None
+    except (peers.Missing, peers.qemu.Failed) as why:
+        missing = str(why)
+    return {"baton": spread(ours), "qemu": spread(theirs), "qemu_missing": missing}
+
+
+def fleet(context, count, at_once):
+    """`count` halting machines of 16 MiB, upgraded so many at a time; what `baton list` takes with them."""
+    found = {"machines": count, "at_once": at_once}
+    with Supervisor(context.images) as supervisor:
+        names = [f"fleet-{number}" for number in range(count)]
+        for done, name in enumerate(names):
+            machine = Machine(supervisor, name, vcpus=1, memory="16MiB", cmdline="halt=2 timer=deadline deadline-us=100000 report-ms=60000 pit-hz=0", budget="1s")
+            result = supervisor.baton("run", machine.write())
+            assert result.code == 0, result
+            context.say("starting machines", done + 1, count)
+        listing = []
+        for _ in range(10):
+            began = time.monotonic_ns()
+            supervisor.baton("list")
+            listing.append(time.monotonic_ns() - began)
+        found["list"] = spread(listing)
+        found["memory"] = {"batond": peers.private_bytes(supervisor.batond), "keeper": peers.private_bytes(supervisor.keeper.pid)}
+        queue, records, failures, lock = list(names), [], [], threading.Lock()
+
+        def work():
+            with Control(supervisor.socket) as control:
+                while True:
+                    with lock:
+                        if not queue:
+                            return
+                        name = queue.pop()
+                    try:
+                        record = control.upgrade(name, context.images.next)
+                        with lock:
+                            records.append(record)
+                    except (CallFailed, OSError) as why:
+                        with lock:
+                            failures.append(f"{name}: {why}")
+
+        workers = [threading.Thread(target=work) for _ in range(at_once)]
+        began = time.monotonic_ns()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        found["took"] = time.monotonic_ns() - began
+        found["committed"], found["failures"] = len(records), failures[:5]
+        found["blackout"] = spread([record["blackoutNanoseconds"] for record in records])
+        found["total"] = spread([record["totalNanoseconds"] for record in records])
+        for name in names:
+            supervisor.baton("stop", name, "--force")
+    return found
