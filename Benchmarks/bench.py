@@ -107,7 +107,7 @@ def one_turn(label, peer, result, there):
 
 def slim(sample):
     """What of a sample is kept in the results."""
-    kept = {key: sample.get(key) for key in ("outcome", "gap", "stop_gap", "kernel", "total", "blackout", "phases", "messages", "unattributed")}
+    kept = {key: sample.get(key) for key in ("outcome", "stop_gap", "since_prepared", "kernel", "total", "blackout", "phases", "messages", "unattributed")}
     return {key: value["stopped"] if key == "kernel" and isinstance(value, dict) else value for key, value in kept.items() if value is not None}
 
 
@@ -116,6 +116,7 @@ def summary(result):
     return {
         "committed": len(committed), "not_committed": len(result["samples"]) - len(committed),
         "gap": spread([sample.get("stop_gap") for sample in committed]), "kernel": spread([sample.get("kernel") for sample in committed]),
+        "since_prepared": spread([sample.get("since_prepared") for sample in committed]),
         "total": spread([sample.get("total") for sample in committed]),
         "control": spread([sample.get("stop_gap") for sample in result["control"]]),
         "control_kernel": spread([sample.get("kernel") for sample in result["control"]]),

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import qemu
-from measuring import Rig
+from measuring import NOTED, Rig
 from support import clocks, processes, programs
 from support.evidence import Evidence
 
@@ -40,6 +40,7 @@ class Floor:
         self.process = subprocess.Popen([str(word) for word in self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
         self.evidence = Evidence(self.process.pid)
+        clocks.note_gaps_over(self.evidence, NOTED)
         return self
 
     def __exit__(self, *_):
@@ -70,9 +71,8 @@ class Floor:
         time.sleep(0.02)
         self.evidence.reset_gaps()
         done = self._answer("run")
-        gaps = clocks.gaps(self.evidence)
-        inside = [gap.ns for gap in gaps if clocks.is_within(gap, done["began"], done["ended"])]
-        return {"outcome": "committed", "gap": max(gap.ns for gap in gaps), "stop_gap": max(inside, default=None), "kernel": done["exit_to_run"],
+        over, gaps = clocks.gap_over(self.evidence, done["began"], done["ended"]), clocks.gaps(self.evidence)
+        return {"outcome": "committed", "stop_gap": over, "since_prepared": max(gap.ns for gap in gaps), "kernel": done["exit_to_run"],
                 "total": time.monotonic_ns() - began}
 
     def control(self):

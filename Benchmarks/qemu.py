@@ -11,6 +11,7 @@ import sys
 import time
 
 import kernel_trace
+from measuring import NOTED
 from support import clocks, processes, programs
 from support.evidence import Evidence
 
@@ -133,6 +134,7 @@ class Qemu:
             self._pin(self.process)
             self._look()
             self.evidence.wait_booted().wait_progress()
+            clocks.note_gaps_over(self.evidence, NOTED)
         except BaseException:
             self.__exit__()
             raise
@@ -211,8 +213,6 @@ class Qemu:
             stopped, resumed = self.monitor.wait(_named("STOP")), monitor.wait(_named("RESUME"))
             if monitor.wait(_migration("completed"))["data"]["status"] == "failed":
                 raise Failed("the migration failed")
-            found = self._judge(outgoing, self.threads(process), ordered, stopped, resumed)
-            found["downtime_told"] = self.monitor.command("query-migrate").get("downtime")
         except BaseException:
             process.kill()
             process.wait()
@@ -221,7 +221,7 @@ class Qemu:
         self.process.kill()
         self.process.wait()
         self.process, self.monitor = process, monitor
-        return found
+        return self._judge(outgoing, self.threads(), ordered, stopped, resumed)
 
     def _exec(self, outgoing):
         self.number += 1
@@ -260,11 +260,10 @@ class Qemu:
     def _judge(self, outgoing, incoming, ordered, stopped, resumed):
         self.evidence.wait_progress(20)
         begin, end = _monotonic(stopped), _monotonic(resumed)
-        gaps = clocks.gaps(self.evidence)
-        of_stop = [gap.ns for gap in gaps if clocks.is_within(gap, begin, end)]
+        over, gaps = clocks.gap_over(self.evidence, begin, end), clocks.gaps(self.evidence)
         stops = kernel_trace.stops(self.trace.events(), outgoing, incoming, ordered) if self.trace else {}
         kernel = max((entered - left for left, _, entered in stops.values()), default=None)
-        return {"outcome": "committed", "gap": max(gap.ns for gap in gaps), "stop_gap": max(of_stop, default=None), "kernel": kernel,
+        return {"outcome": "committed", "stop_gap": over, "since_prepared": max(gap.ns for gap in gaps), "kernel": kernel,
                 "told": end - begin, "damage": self.evidence.damage}
 
 

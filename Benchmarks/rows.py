@@ -101,7 +101,7 @@ def walk(evidence):
     """TSC ticks in which the guest reads a word of each of its pages, now."""
     machine = 0x20000
     wanted = evidence.u32(machine + WALK_DONE) + 1
-    evidence._narrow[WALK_REQUEST // 4] = wanted
+    evidence.set_u32(machine + WALK_REQUEST, wanted)
     processes.wait_until(lambda: evidence.u32(machine + WALK_DONE) == wanted, "the guest has walked its memory", pause=0.02)
     return evidence.u64(machine + WALK_TSC)
 
@@ -210,12 +210,14 @@ def aborts(context, count):
             except CallFailed:
                 pass
             rig.evidence.wait_progress(20)
-            gap = max(clocks.gaps(rig.evidence), key=lambda gap: gap.ns)
             record = rig.control.call("History", machine=rig.name)["handovers"][0]
-            saved = clocks.step_times(record).get("saved")
-            if record["outcome"] == "aborted" and saved:
-                whole.append(gap.ns)
-                after.append(gap.ended_ns - saved[1])
+            steps = clocks.step_times(record)
+            if record["outcome"] == "aborted" and "saved" in steps:
+                over = [gap for gap in clocks.stalls(rig.evidence) if clocks.is_within(gap, steps["park"][0], steps["saved"][1])]
+                if over:
+                    gap = max(over, key=lambda gap: gap.ns)
+                    whole.append(gap.ns)
+                    after.append(gap.ended_ns - steps["saved"][1])
             context.say("aborts", number + 1, count)
     return {"saved_to_running": spread(after), "gap": spread(whole)}
 

@@ -36,7 +36,8 @@ void gap_found(struct vcpu_record *record, uint64_t tsc, uint64_t gap)
     }
     if (gap <= record->stall_tsc)
         return;
-    record->stalls++;
+    record->stall[record->stalls % (sizeof record->stall / sizeof *record->stall)] = (struct stall){ tsc, gap };
+    WRITE_ONCE(record->stalls, record->stalls + 1);
     record->stalled += gap;
     if (gap > record->timer.stall)
         record->timer.stall = gap;

@@ -115,7 +115,7 @@ struct vcpu_record {
     uint64_t last_tsc;        // 0x008 latest reading
     uint64_t gap_max;         // 0x010 largest distance between two readings; the host may write 0
     uint64_t gap_tsc;         // 0x018 the reading after that gap
-    uint64_t stall_tsc;       // 0x020 a gap larger than this is a stall
+    uint64_t stall_tsc;       // 0x020 a gap larger than this is a stall; the host may write it
     uint64_t stalls;          // 0x028
     uint64_t stalled;         // 0x030 sum of all stalls
     uint64_t started;         // 0x038 first reading
@@ -151,7 +151,11 @@ struct vcpu_record {
     uint32_t stray_vector;    // 0x110 the last one nobody asked for
     uint32_t reserved3[27];   // 0x114
     struct ticker timer;      // 0x180 the LAPIC timer
-    uint8_t reserved4[0x108];
+    uint64_t reserved4;       // 0x2f8
+    struct stall {
+        uint64_t tsc;         // 0x00 the reading after it
+        uint64_t gap;         // 0x08
+    } stall[16];              // 0x300 the latest at index (stalls - 1) % 16
 };
 
 _Static_assert(sizeof(struct ticker) == 0x178, "ticker");

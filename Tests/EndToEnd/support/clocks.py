@@ -66,8 +66,8 @@ def read(evidence, number=0, seconds=1.0):
 Gap = collections.namedtuple("Gap", "vcpu ns ended_ns")
 
 
-def gaps(evidence):
-    """The largest gap each vCPU saw since its counters were reset."""
+def _nanoseconds(evidence):
+    """(a function that makes ns of the guest's TSC, what is to be added for CLOCK_MONOTONIC)."""
     khz = evidence.tsc_khz
 
     def in_ns(tsc):
@@ -75,9 +75,38 @@ def gaps(evidence):
 
     # A reading of the TSC is older than the look at it, never younger: the least difference of many is the best.
     last = evidence.vcpu(0) + 0x08
-    ahead = min(-in_ns(evidence.u64(last)) + time.monotonic_ns() for _ in range(300))
+    return in_ns, min(-in_ns(evidence.u64(last)) + time.monotonic_ns() for _ in range(300))
+
+
+def gaps(evidence):
+    """The largest gap each vCPU saw since its counters were reset."""
+    in_ns, ahead = _nanoseconds(evidence)
     records = [(number, evidence.vcpu(number)) for number in range(evidence.vcpus)]
     return [Gap(number, in_ns(evidence.u64(record + 0x10)), in_ns(evidence.u64(record + 0x18)) + ahead) for number, record in records]
+
+
+def note_gaps_over(evidence, ns):
+    """From now on every gap as long as this is in the list that ``stalls`` returns, 16 of each vCPU. Ticks are no longer to be judged."""
+    for number in range(evidence.vcpus):
+        evidence.set_u64(evidence.vcpu(number) + 0x20, ns * evidence.tsc_khz // 1_000_000)
+
+
+def stalls(evidence):
+    """The latest gaps that were long enough, of all vCPUs; those of earlier events as well."""
+    in_ns, ahead = _nanoseconds(evidence)
+    found = []
+    for number in range(evidence.vcpus):
+        record = evidence.vcpu(number)
+        for entry in range(record + 0x300, record + 0x400, 16):
+            tsc, gap = evidence.u64(entry), evidence.u64(entry + 8)
+            if tsc:
+                found.append(Gap(number, in_ns(gap), in_ns(tsc) + ahead))
+    return found
+
+
+def gap_over(evidence, begin_ns, end_ns):
+    """The longest gap over a time, of any vCPU, by its list; None where none was long enough."""
+    return max((gap.ns for gap in stalls(evidence) if is_within(gap, begin_ns, end_ns)), default=None)
 
 
 def is_within(gap, begin_ns, end_ns, tolerance_ns=200_000):

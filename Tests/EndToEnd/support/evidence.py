@@ -72,6 +72,13 @@ class Evidence:
     def u32(self, address):
         return self._narrow[(address - BASE) // 4]
 
+    def set_u64(self, address, value):
+        """For the fields that docs/guest.md lets the host write."""
+        self._wide[(address - BASE) // 8] = value
+
+    def set_u32(self, address, value):
+        self._narrow[(address - BASE) // 4] = value
+
     @staticmethod
     def vcpu(number):
         """The address of a vCPU's record."""
