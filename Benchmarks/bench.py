@@ -35,13 +35,13 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="bench", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
         epilog="examples:\n  bench --rounds 5 --only compare --no-write\n  bench --long")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the comparison: in each 4 handovers of Baton and of the floor, 1 of each QEMU (25)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the comparison: in each 4 handovers of Baton and of the floor, 1 of each QEMU (20)")
     parser.add_argument("--only", metavar="PART,…", help="only these parts: compare " + " ".join(PARTS))
     parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 machines at once: an hour")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the JSON instead")
     options = parser.parse_args()
-    options.rounds = options.rounds or (250 if options.long else 25)
+    options.rounds = options.rounds or (250 if options.long else 20)
     return options
 
 
@@ -100,7 +100,7 @@ def one_turn(label, peer, result, there):
         if control:
             result["control"].append(slim(control))
         peer.pause()
-    except (peers.qemu.Failed, peers.Missing, OSError, AssertionError) as why:
+    except (peers.qemu.Failed, peers.Missing, rows.CallFailed, OSError, AssertionError) as why:
         result["failed"] = str(why).strip().splitlines()[0]
         del there[label]
 

@@ -12,6 +12,7 @@ import time
 import qemu
 from measuring import NOTED, Rig
 from support import clocks, processes, programs
+from support.control import CallFailed
 from support.evidence import Evidence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -96,10 +97,24 @@ class Baton:
         self.rig.__exit__(*details)
 
     def pause(self):
-        self.rig.control.call("Pause", machine=self.rig.name)
+        self._call("Pause")
 
     def resume(self):
-        self.rig.control.call("Resume", machine=self.rig.name)
+        self._call("Resume")
+
+    def _call(self, method):
+        """A handover that was answered may still be tidying up."""
+
+        def done():
+            try:
+                self.rig.control.call(method, machine=self.rig.name)
+            except CallFailed as why:
+                if why.error != "Busy":
+                    raise
+                return False
+            return True
+
+        processes.wait_until(done, f"{method} of {self.rig.name}")
 
     def sample(self):
         self.number += 1

@@ -150,16 +150,20 @@ def populate_time(path, size):
 
 
 class HugePages:
-    """Lets the host make so many 2 MiB pages when they are asked for, and takes that back. `with HugePages(600):` raises OSError where it may not."""
+    """So many 2 MiB pages more, and back to as many as there were. `with HugePages(600):` raises OSError where the host does not give them."""
 
-    path = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages")
+    path = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
     def __init__(self, count):
         self.count = count
 
     def __enter__(self):
         self.before = self.path.read_text()
-        self.path.write_text(f"{int(self.before) + self.count}\n")
+        wanted = int(self.before) + self.count
+        self.path.write_text(f"{wanted}\n")
+        if int(self.path.read_text()) < wanted:
+            self.__exit__()
+            raise OSError("the host has too few 2 MiB pages left")
 
     def __exit__(self, *_):
         self.path.write_text(self.before)
@@ -188,7 +192,7 @@ def whole_upgrade(context, count):
         with HugePages(520):
             measure("2MiB", "2MiB")
     except (OSError, AssertionError) as why:
-        found["2MiB_missing"] = str(why).strip().splitlines()[0][:200]
+        found["2MiB_missing"] = " ".join(str(why).split())[:200]
     return found
 
 
@@ -298,7 +302,7 @@ def fleet(context, count, at_once):
             supervisor.baton("list")
             listing.append(time.monotonic_ns() - began)
         found["list"] = spread(listing)
-        found["memory"] = {"batond": peers.private_bytes(supervisor.batond), "keeper": peers.private_bytes(supervisor.keeper.pid)}
+        found["memory"] = {"worker": peers.private_bytes(next(iter(supervisor.workers(names[0]).values()))), "batond": peers.private_bytes(supervisor.batond), "keeper": peers.private_bytes(supervisor.keeper.pid)}
         queue, records, failures, lock = list(names), [], [], threading.Lock()
 
         def work():

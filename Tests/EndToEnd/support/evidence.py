@@ -48,15 +48,18 @@ class Evidence:
         if path is None:
             raise AssertionError(f"worker {pid} holds no guest memory: {dict(processes.descriptors(pid))}")
         self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self.size = os.fstat(self.file).st_size
-        self._map = mmap.mmap(self.file, 0x10000, offset=BASE)
-        self._bytes = memoryview(self._map)
+        about = os.fstat(self.file)
+        self.size = about.st_size
+        # Whole pages, whatever they are made of.
+        self._map = mmap.mmap(self.file, max(BASE + 0x10000, about.st_blksize))
+        self._whole = memoryview(self._map)
+        self._bytes = self._whole[BASE:BASE + 0x10000]
         self._wide, self._narrow = self._bytes.cast("Q"), self._bytes.cast("I")
         self._missing = {}
         self._largest_ms = 0.0
 
     def close(self):
-        for view in (self._wide, self._narrow, self._bytes):
+        for view in (self._wide, self._narrow, self._bytes, self._whole):
             view.release()
         self._map.close()
         os.close(self.file)
