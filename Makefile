@@ -15,7 +15,7 @@ sources := Package.swift Sources Tests
 # Test targets that need /dev/kvm or the lab, run several processes or take long: `make check` leaves them out.
 not_unit := ^(KVM|VFIO|VMM|Process|Fault|Soak|EndToEnd)[A-Za-z]*Tests\.
 
-.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long lab-bench bench soak demo bare-test clean
+.PHONY: help setup build images guest check format test lab lab-kernel lab-shell lab-long lab-bench bench bench-long bench-trace soak demo bare-test clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,8 +62,14 @@ lab-kernel: setup ## build the lab's kernel and QEMU, if they are not in the cac
 	@lab/build-kernel
 	@lab/build-qemu
 
-bench: images guest ## blackouts and memory, as a table and JSON
+bench: images guest ## handovers beside QEMU's and the floor, and every goal's figure: bench/results, README.md
 	scripts/bench
+
+bench-long: images guest ## the same with 1,000 handovers, 16 GiB, 16 vCPUs, 100 machines
+	scripts/bench --long
+
+bench-trace: images guest ## where each microsecond of the blackout goes: docs/performance.md
+	scripts/bench trace
 
 soak: images guest ## 1,000 handovers in a row: nothing lost, nothing grown
 	scripts/soak

@@ -11,7 +11,8 @@ import re
 KVM_RUN = 0xAE80
 SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 430, 431, 432
 FSOPEN_CLOEXEC, FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 1, 6, 1
-ENTER, EXIT = "syscalls/sys_enter_ioctl", "kvm/kvm_userspace_exit"
+ENTER, LEAVE, EXIT = "syscalls/sys_enter_ioctl", "syscalls/sys_exit_ioctl", "kvm/kvm_userspace_exit"
+CALL = re.compile(r"^.*-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (kvm_userspace_exit|sys_ioctl\((?:fd: \w+, cmd: )?|sys_ioctl ->)\s?(\w+)?", re.M)
 LINE = re.compile(r"^.*-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)", re.M)
 
 # `entered`: KVM_RUN began; otherwise it ended. Time is CLOCK_MONOTONIC in ns, to the microsecond.
@@ -43,7 +44,9 @@ def _mount():
 class KernelTrace:
     """`with KernelTrace() as trace:`; then `follow`, `clear`, and `events` as often as needed."""
 
-    def __init__(self):
+    def __init__(self, every_ioctl=False):
+        """`every_ioctl`: not only KVM_RUN, and the end of each, for `calls`."""
+        self._wanted = (ENTER, LEAVE, EXIT) if every_ioctl else (ENTER, EXIT)
         self.name = f"instances/baton-bench-{os.getpid()}"
         try:
             self.mount = _mount()
@@ -58,7 +61,8 @@ class KernelTrace:
         try:
             self._write("trace_clock", "mono")
             self._write("buffer_size_kb", "2048")
-            self._write(f"events/{ENTER}/filter", f"cmd == {KVM_RUN:#x}")
+            if not every_ioctl:
+                self._write(f"events/{ENTER}/filter", f"cmd == {KVM_RUN:#x}")
             self._write("options/event-fork", "1")
             self._write("tracing_on", "1")
         except OSError as error:
@@ -95,16 +99,27 @@ class KernelTrace:
         self._enable(True)
 
     def _enable(self, on):
-        for event in (ENTER, EXIT):
+        for event in self._wanted:
             self._write(f"events/{event}/enable", "1" if on else "0")
 
     def clear(self):
         self._write("trace", "")
 
+    def _text(self):
+        with open(os.open(f"{self.name}/trace", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.mount)) as file:
+            return file.read()
+
+    def calls(self):
+        """(thread, ns, what the kernel calls it, the ioctl's request or None) of all that was recorded since `clear`, oldest first."""
+        found = []
+        for thread, seconds, micros, name, word in CALL.findall(self._text()):
+            command = int(word, 16) if name.startswith("sys_ioctl(") else None
+            found.append((int(thread), int(seconds) * 10**9 + int(micros) * 1000, name, command))
+        return sorted(found, key=lambda call: call[1])
+
     def events(self):
         """What was recorded since `clear`, oldest first."""
-        with open(os.open(f"{self.name}/trace", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.mount)) as file:
-            text = file.read()
+        text = self._text()
         events = [
             Event(int(thread), int(seconds) * 10**9 + int(micros) * 1000, not name.startswith("kvm"))
             for thread, seconds, micros, name in LINE.findall(text)
