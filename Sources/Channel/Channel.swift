@@ -39,7 +39,7 @@ package struct Received<Body: MessageBody>: Sendable {
 package final class Channel<Outbound: MessageBody, Inbound: MessageBody>: @unchecked Sendable {
     private let socket: UnixSocket
     private var sendBuffer = WireWriter(capacity: Envelope.maximumLength)
-    private var receiveBuffer = [UInt8](repeating: 0, count: Envelope.maximumLength + 1)
+    private var receiveBuffer = UnixSocket.buffer(Envelope.maximumLength + 1)
 
     package init(_ socket: consuming UnixSocket) {
         self.socket = socket

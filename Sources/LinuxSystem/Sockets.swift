@@ -83,6 +83,12 @@ package struct UnixSocket: ~Copyable, Sendable {
         try check(sent)
     }
 
+    /// A buffer for ``receive(into:waiting:)``. A page of it takes no memory before a message has reached it: most messages are short.
+    package static func buffer(_ count: Int) -> [UInt8] {
+        // SAFETY: every bit pattern is a byte, and whoever receives looks only at what a message has filled.
+        unsafe [UInt8](unsafeUninitializedCapacity: count) { _, used in used = count }
+    }
+
     /// Receives one message into `buffer`, with its descriptors: the length, 0 when the peer is gone.
     ///
     /// `EPROTO`: the message or its descriptors did not arrive whole. `EAGAIN`: nothing there and not waiting.

@@ -6,19 +6,31 @@ package struct Reply: Sendable {
     package let continues: Bool
     /// Full name of the error, `nil` for a result.
     package let error: String?
-    /// Result or the error's parameters; always an object.
+    /// Parameters of the error; empty for a result, which ``decode(_:)`` reads.
     package let parameters: JSONValue
     private let frame: [UInt8]
 
+    private struct Head: Decodable {
+        let continues: Bool?
+        let error: String?
+    }
+
     /// Reads a message. `.malformed` when it is not a varlink reply.
     package init(frame: [UInt8]) throws(ControlError) {
+        self.frame = frame
+        // A result, which may list a thousand machines, is read once: as what it is.
+        if let head = try? JSONDecoder().decode(Head.self, from: Data(frame)), head.error == nil {
+            continues = head.continues ?? false
+            error = nil
+            parameters = .object([:])
+            return
+        }
         let message: JSONValue
         do { message = try JSONParser.parse(frame) } catch { throw .malformed(reason: "the reply is not JSON: \(error)") }
         guard case .object = message else { throw .malformed(reason: "the reply is \(message.kind), not an object") }
         continues = message["continues"] == .bool(true)
         error = message["error"]?.text
         parameters = message["parameters"] ?? .object([:])
-        self.frame = frame
     }
 
     /// The result as a type. `.malformed` when it does not fit.

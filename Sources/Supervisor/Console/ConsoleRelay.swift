@@ -134,12 +134,11 @@ final class ConsoleRelay: Sendable {
     }
 }
 
-/// The newest output of one console, in a file of at most twice ``half`` bytes and its predecessor.
+/// The newest output of one console, in a file of at most ``limit`` bytes and its predecessor. Nothing of it is kept in memory.
 final class ConsoleLog: Sendable {
     private struct State {
         var file: SharedDescriptor
         var size: Int
-        var recent: [UInt8]
     }
     private let path: String
     private let state: Mutex<State>
@@ -150,8 +149,7 @@ final class ConsoleLog: Sendable {
         self.path = path
         let file = SharedDescriptor(try OwnedDescriptor.open(path, .append))
         let size = try file.descriptor.size()
-        let past = try OwnedDescriptor.open(path).read(upTo: ConsoleRelay.recall, at: max(0, size - ConsoleRelay.recall))
-        state = Mutex(State(file: file, size: size, recent: past))
+        state = Mutex(State(file: file, size: size))
     }
 
     func append(_ bytes: [UInt8]) {
@@ -164,10 +162,19 @@ final class ConsoleLog: Sendable {
             }
             try? state.file.descriptor.writeAll(bytes)
             state.size += bytes.count
-            state.recent.append(contentsOf: bytes)
-            if state.recent.count > 2 * ConsoleRelay.recall { state.recent.removeFirst(state.recent.count - ConsoleRelay.recall) }
         }
     }
 
-    func tail(_ count: Int) -> [UInt8] { state.withLock { Array($0.recent.suffix(count)) } }
+    /// The last `count` bytes, or what there is of them.
+    func tail(_ count: Int) -> [UInt8] {
+        state.withLock { _ in
+            let newest = Self.end(of: path, count)
+            return newest.count < count ? Self.end(of: path + ".1", count - newest.count) + newest : newest
+        }
+    }
+
+    private static func end(of path: String, _ count: Int) -> [UInt8] {
+        guard let file = try? OwnedDescriptor.open(path), let size = try? file.size() else { return [] }
+        return (try? file.read(upTo: count, at: max(0, size - count))) ?? []
+    }
 }
