@@ -56,7 +56,7 @@ def test_eight_processors_under_mixed_load_go_through_handovers(start, tap, figu
     judge.all_right(complaints, judge.loads(results), judge.file_system(guest.spec.files))
 
 
-@pytest.mark.parametrize("vcpus", [16, 32])
+@pytest.mark.parametrize("vcpus", [16, 32] if programs.LONG else [16])
 def test_many_processors_boot_and_are_handed_over(start, figures, vcpus):
     # All of them share the lab's two.
     guest = ready(start(kernel="lab", vcpus=vcpus, memory_mib=384), 300)
