@@ -38,9 +38,11 @@ def arguments():
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the comparison: in each 4 handovers of Baton and of the floor, 1 of each QEMU (20)")
     parser.add_argument("--only", metavar="PART,…", help="only these parts: compare " + " ".join(PARTS))
     parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 machines at once: an hour")
+    parser.add_argument("--machines", type=int, metavar="N", help="how many are upgraded 8 at a time (16)")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the JSON instead")
     options = parser.parse_args()
+    options.machines = options.machines or (100 if options.long else 16)
     options.rounds = options.rounds or (250 if options.long else 20)
     return options
 
@@ -53,7 +55,7 @@ PARTS = {
     "abort": lambda c: rows.aborts(c, 100 if c.long else 15),
     "worker": rows.private_memory,
     "start": lambda c: rows.cold_starts(c, 20 if c.long else 6),
-    "fleet": lambda c: rows.fleet(c, 100 if c.long else 16, 8),
+    "fleet": lambda c: rows.fleet(c, c.machines, 8),
 }
 
 
@@ -70,7 +72,7 @@ def compare(context, rounds):
                 there[label].pause()
                 found[label] = {"samples": [], "control": []}
             except (peers.Missing, peers.qemu.Failed, OSError, AssertionError) as why:
-                found[label] = {"missing": str(why).strip().splitlines()[0]}
+                found[label] = {"missing": " ".join(str(why).split())[:300]}
 
         add("the floor", lambda: peers.Floor(MEMORY, 1, pinned))
         supervisor = stack.enter_context(Supervisor(context.images))
@@ -101,7 +103,7 @@ def one_turn(label, peer, result, there):
             result["control"].append(slim(control))
         peer.pause()
     except (peers.qemu.Failed, peers.Missing, rows.CallFailed, OSError, AssertionError) as why:
-        result["failed"] = str(why).strip().splitlines()[0]
+        result["failed"] = " ".join(str(why).split())[:300]
         del there[label]
 
 
@@ -135,7 +137,7 @@ def run(options):
     peers.make_floor()
     with tracing() as (trace, reason), place() as directory:
         times = processor_times()
-        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long)
+        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long, options.machines)
         if reason:
             about["no_tracepoints"] = reason
         if "compare" in wanted:
@@ -145,7 +147,7 @@ def run(options):
                 try:
                     result["rows"][name] = part(context)
                 except (AssertionError, OSError, peers.Missing, peers.qemu.Failed, rows.CallFailed) as why:
-                    result["rows"][name] = {"missing": str(why).strip().splitlines()[0][:300] if str(why) else type(why).__name__}
+                    result["rows"][name] = {"missing": " ".join(str(why).split())[:300] or type(why).__name__}
         after = processor_times()
         about["steal"] = round((after["steal"] - times["steal"]) / max(1, after["all"] - times["all"]), 4)
     about["load_after"] = os.getloadavg()[0]

@@ -106,7 +106,8 @@ def _fleet(result):
     listed = _at(found, "list", "p50")
     return [
         _row("100 machines upgraded, 8 at a time", "≤ 10 s, p99 blackout ≤ 5 ms", figure, took <= 10_000 * MS and p99 <= 5 * MS if complete else None),
-        _row("`baton list` with 1,000 machines", "≤ 50 ms", "–" if listed is None else f"{duration(listed)} with {count}", None),
+        _row("`baton list` with 1,000 machines", "≤ 50 ms", "–" if listed is None else f"{duration(listed)} with {count}",
+             listed <= 50 * MS if listed is not None and count >= 1000 else None),
     ]
 
 

@@ -31,6 +31,7 @@ class Context:
     programs: list  # as peers.programs_of_qemu
     say: object
     long: bool = False
+    machines: int = 16
 
     def baton(self, supervisor, memory, vcpus, options="", pages=None):
         return peers.Baton(supervisor, self.images, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options, pages)
@@ -292,7 +293,7 @@ def fleet(context, count, at_once):
     with Supervisor(context.images) as supervisor:
         names = [f"fleet-{number}" for number in range(count)]
         for done, name in enumerate(names):
-            machine = Machine(supervisor, name, vcpus=1, memory="16MiB", cmdline="halt=2 timer=deadline deadline-us=100000 report-ms=60000 pit-hz=0", budget="1s")
+            machine = Machine(supervisor, name, vcpus=1, memory="16MiB", cmdline="halt=2 timer=deadline deadline-us=2000000 report-ms=60000 pit-hz=0", budget="1s")
             result = supervisor.baton("run", machine.write())
             assert result.code == 0, result
             context.say("starting machines", done + 1, count)
