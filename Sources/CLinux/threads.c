@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -33,6 +34,23 @@ int cl_thread_affinity(const uint64_t *mask, size_t words) {
 int cl_thread_idle(int on) {
     struct sched_param p = { .sched_priority = 0 };
     return sched_setscheduler(0, on ? SCHED_IDLE : SCHED_OTHER, &p) ? -errno : 0;
+}
+
+void cl_stack_return(void) {
+    static __thread uintptr_t low;
+    if (!low) {
+        pthread_attr_t attributes;
+        void *start;
+        size_t size;
+        if (pthread_getattr_np(pthread_self(), &attributes)) return;
+        int r = pthread_attr_getstack(&attributes, &start, &size);
+        pthread_attr_destroy(&attributes);
+        if (r) return;
+        low = (uintptr_t)start;
+    }
+    // A page below this frame stays: the callee of madvise(2) and the red zone are in it.
+    uintptr_t end = ((uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)4095) - 4096;
+    if (end > low) madvise((void *)low, end - low, MADV_DONTNEED);
 }
 
 static void nothing(int signal) { (void)signal; }

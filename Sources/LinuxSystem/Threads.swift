@@ -52,6 +52,9 @@ package struct SystemThread: Sendable {
         _ = unsafe name.withCString { unsafe cl_thread_name($0) }
     }
 
+    /// Gives the memory back that this thread's stack has taken and does not use now. For threads other than the first, before a long wait.
+    package static func returnStack() { cl_stack_return() }
+
     /// Background work: this thread runs only when nobody else wants the CPU.
     package static func setIdle(_ on: Bool) { _ = cl_thread_idle(on ? 1 : 0) }
 

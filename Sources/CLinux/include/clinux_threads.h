@@ -11,6 +11,7 @@ int cl_thread_id(void);                                     // gettid
 int cl_thread_name(const char *name);                       // this thread; 15 bytes at most, longer is cut
 int cl_thread_affinity(const uint64_t *mask, size_t words); // this thread
 int cl_thread_idle(int on);                                 // this thread: SCHED_IDLE or SCHED_OTHER
+void cl_stack_return(void);                                // madvise(2) on what this thread's stack has used and does not use
 
 // A kick: a real-time signal whose handler does nothing, sent so that a blocking KVM_RUN returns EINTR.
 #define CL_KICK_SIGNAL 34                                   // SIGRTMIN as glibc sees it

@@ -177,6 +177,8 @@ final class MachineController: @unchecked Sendable {
         let next = [soak?.nextEvent, nextAddresses].compactMap(\.self).min()
         var limit = next.map { Duration.nanoseconds(max(0, $0 - SystemClock.monotonic())) }
         if worker?.hasNews ?? false { limit = .zero }
+        // Most machines wait for days, each on a stack of its own.
+        if limit.map({ $0 > .seconds(1) }) ?? true { SystemThread.returnStack() }
         _ = try? poll.wait(timeout: limit)
         wake.take()
     }
