@@ -1,4 +1,7 @@
-/* Proves that an injected interrupt is delivered once, and that what comes after is not taken for a part of a delivery. Its handler counts and waits for another processor to add to a misaligned number under lock, for which QEMU stops all of them: without lab/qemu/0001 the handler is then entered again. It calls another handler by INT, which writes the count where no memory is and none was touched: without lab/qemu/0002 that is internal error 3. */
+/* Proves that an injected interrupt is delivered once, and that what comes after is not taken for a part of a delivery. Its handler
+   counts and waits for another processor to add to a misaligned number under lock, for which QEMU stops all of them: without
+   lab/qemu/0001 the handler is then entered again. It calls another handler by INT, which writes the count where no memory is and
+   none was touched: without lab/qemu/0002 that is internal error 3. */
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
