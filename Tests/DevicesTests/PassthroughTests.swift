@@ -152,7 +152,7 @@ import Testing
         #expect(bench.guest.takeLineInterrupts() == 1)
         bench.guest.endOfInterrupt()
         #expect(bench.guest.takeLineInterrupts() == 1, "still asserted")
-        bench.function.quiesce()
+        bench.function.stop()
         bench.guest.endOfInterrupt()
         bench.device.isAsserted = false
         bench.device.isAsserted = true
@@ -226,7 +226,7 @@ import Testing
         let bench = PassthroughBench()
         bench.device.isAsserted = true
         #expect(bench.guest.takeLineInterrupts() == 1)
-        bench.function.quiesce()
+        bench.function.stop()
         bench.device.isAsserted = false  // served, and ended while nobody listens
         bench.guest.endOfInterrupt()
         let next = bench.successor()
@@ -241,7 +241,7 @@ import Testing
         let bench = PassthroughBench()
         bench.device.isAsserted = true
         #expect(bench.guest.takeLineInterrupts() == 1)
-        bench.function.quiesce()
+        bench.function.stop()
         _ = bench.device.takeHistory()
         let next = bench.successor()
         next.function.resume()
@@ -255,7 +255,7 @@ import Testing
 
     @Test func `delivers a line that fired meanwhile, once`() {
         let bench = PassthroughBench()
-        bench.function.quiesce()
+        bench.function.stop()
         _ = bench.device.takeHistory()
         bench.device.isAsserted = true
         let next = bench.successor()
@@ -269,10 +269,37 @@ import Testing
         #expect(next.guest.takeLineInterrupts() == 1)
     }
 
+    @Test func `lets a line fire and be ended until the vCPUs have stopped`() {
+        let bench = PassthroughBench()
+        bench.function.quiesce()
+        bench.device.isAsserted = true
+        #expect(bench.guest.takeLineInterrupts() == 1)
+        bench.device.isAsserted = false
+        bench.guest.endOfInterrupt()
+        bench.device.isAsserted = true
+        #expect(bench.guest.takeLineInterrupts() == 1, "its end was noticed")
+        bench.function.stop()
+        let next = bench.successor()
+        next.function.resume()
+        bench.device.isAsserted = false
+        next.guest.endOfInterrupt()
+        bench.device.isAsserted = true
+        #expect(next.guest.takeLineInterrupts() == 1)
+    }
+
+    @Test func `that ends before the vCPUs have stopped has not touched the line`() {
+        let bench = PassthroughBench()
+        bench.device.isAsserted = true
+        _ = bench.device.takeHistory()
+        bench.function.quiesce()
+        bench.function.resume()
+        #expect(bench.guest.takeLineInterrupts() == 1 && bench.device.takeHistory() == [])
+    }
+
     @Test func `leaves a line alone that the guest has disabled`() {
         let bench = PassthroughBench()
         bench.set(0x0400, 4, 2)
-        bench.function.quiesce()
+        bench.function.stop()
         _ = bench.device.takeHistory()
         bench.successor().function.resume()
         #expect(bench.device.takeHistory() == [])

@@ -12,6 +12,7 @@ from support import programs
 pytestmark = pytest.mark.handover
 
 ROUNDS = 100 if programs.LONG else 20
+COPY = 100  # ms
 BACKENDS = ["iommufd", "container"]
 INTERRUPTS = ["msi", "intx"]
 
@@ -45,7 +46,7 @@ def test_a_copy_that_ends_in_the_blackout_interrupts_once(edu, images, figures, 
     machine = edu(backend, irq)
     counted, made, blackouts = 0, 0, []
     with InterruptTrace() as trace:
-        while counted < ROUNDS and made < 2 * ROUNDS:
+        while counted < ROUNDS and made < 3 * ROUNDS:
             record = machine.hand_over(held[made % 2])
             machine.wait_rounds(1)
             begin, end = step(record, "saved"), step(record, "running")
@@ -53,41 +54,44 @@ def test_a_copy_that_ends_in_the_blackout_interrupts_once(edu, images, figures, 
             blackouts.append(record["blackoutNanoseconds"] / 1e6)
             made += 1
     machine.assert_unharmed()
-    figures(f"{backend}, {irq}: {counted} of {made} blackouts with an interrupt in them; {spread(blackouts)}; longest copy {machine.account[4]} ms, "
-            f"{machine.account[3]} interrupts without a reason")
+    figures(f"{backend}, {irq}: {counted} of {made} blackouts with an interrupt in them; {spread(blackouts)}; longest copy {machine.account[4]} ms")
     assert counted >= ROUNDS
 
 
 @pytest.mark.parametrize("irq", INTERRUPTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_copy_goes_through_handovers_that_are_not_held(edu, images, figures, backend, irq):
+    """An interrupt is late by what a copy takes more than its 100 ms; the longest of all rounds is printed."""
     machine = edu(backend, irq)
+    before = machine.wait_rounds(10, 60)[4]
     records = []
     for number in range(ROUNDS):
         records.append(machine.hand_over(images.next if number % 2 == 0 else images.honest))
         machine.wait_rounds(1)
     machine.assert_unharmed()
-    figures(f"{backend}, {irq}: blackout {spread([record['blackoutNanoseconds'] / 1e6 for record in records])}")
+    figures(f"{backend}, {irq}: blackout {spread([record['blackoutNanoseconds'] / 1e6 for record in records])}; an interrupt came at most "
+            f"{machine.account[4] - COPY} ms late, {before - COPY} ms without handovers")
 
 
 @pytest.mark.parametrize("irq", INTERRUPTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_abort_gives_the_old_worker_the_interrupt(edu, images, backend, irq):
-    """The incoming worker takes its time, and fails when it has loaded."""
+    """The incoming worker takes its time, and fails when it has loaded. Rounds without an interrupt meanwhile do not count."""
     bad = images.faulty("delay:150@load error@loaded")
     machine = edu(backend, irq)
     pid = machine.pid
-    counted = 0
+    counted = made = 0
     with InterruptTrace() as trace:
-        for _ in range(ROUNDS // 4):
+        while counted < ROUNDS // 4 and made < ROUNDS:
             assert machine.upgrade(bad).code == 4
             machine.wait_rounds(1)
             record = machine.history()[0]
             begin = step(record, "saved")
             counted += any(begin < time < begin + 150_000_000 for time in trace.times())
+            made += 1
     machine.assert_unharmed()
     assert machine.pid == pid
-    assert counted > 0
+    assert counted >= ROUNDS // 4
 
 
 @pytest.mark.parametrize("irq", INTERRUPTS)

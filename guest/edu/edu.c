@@ -258,13 +258,12 @@ static bool has(const char *line, const char *word)
     return false;
 }
 
-static void say_account(uint64_t round, uint64_t copies, uint64_t longest, bool line)
+static void say_account(uint64_t round, uint64_t copies, uint64_t longest)
 {
     uint64_t interrupts = 0, spurious = 0;
     for (uint32_t i = 0; i < count; i++)
         interrupts += edus[i].interrupts, spurious += edus[i].spurious;
-    // A level that is taken away at the wrong moment may be seen once more; a message may not.
-    if (interrupts != copies || (spurious && !line))
+    if (interrupts != copies || spurious)
         damage(spurious ? "an interrupt without a reason in round" : "interrupts in round", round);
     say("edu ");
     say_number(round);
@@ -325,6 +324,6 @@ void boot(const struct start_info *info)
             peers(outgoing[0]);
             copies += 2;
         }
-        say_account(round, copies, longest, line);
+        say_account(round, copies, longest);
     }
 }

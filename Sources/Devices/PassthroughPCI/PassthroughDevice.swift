@@ -77,6 +77,7 @@ package protocol PassthroughHost: AnyObject, Sendable {
     func detach(_ vector: Int)
     /// The same of the line, whose end of interrupt unmasks it at the device.
     func attachLine() -> Bool
+    /// What was delivered and not passed on, since the guest's pin is masked, is forgotten.
     func detachLine()
     /// Whether the guest has been given a line interrupt whose end is still to come: the line's pin has its Remote IRR bit set.
     var isLineInService: Bool { get }

@@ -10,7 +10,8 @@ extension PassthroughFunction {
     func chooseMode(_ live: inout Live) {
         let wanted = wantedMode(live)
         if wanted != live.mode {
-            detachAll(&live)
+            detachVectors(&live)
+            detachLine(&live)
             device.disarm(live.mode)
             for vector in live.attached.indices { host.forget(vector) }
             let count =
@@ -91,19 +92,28 @@ extension PassthroughFunction {
         if live.mode == .line, !live.isHeld, !live.isLineAttached { live.isLineAttached = host.attachLine() }
     }
 
-    private func detachAll(_ live: inout Live) {
+    private func detachVectors(_ live: inout Live) {
         for vector in live.attached.indices where live.attached[vector] {
             host.detach(vector)
             live.attached[vector] = false
         }
+    }
+
+    private func detachLine(_ live: inout Live) {
         if live.isLineAttached { host.detachLine() }
         live.isLineAttached = false
     }
 
-    /// Events only count from now on.
+    /// Events of messages only count from now on.
     func hold(_ live: inout Live) {
         live.isHeld = true
-        detachAll(&live)
+        detachVectors(&live)
+    }
+
+    /// The line's, too.
+    func holdLine(_ live: inout Live) {
+        hold(&live)
+        detachLine(&live)
     }
 
     /// Events interrupt again; what they have counted does so at once.
@@ -111,16 +121,12 @@ extension PassthroughFunction {
         guard live.isHeld else { return }
         live.isHeld = false
         update(live.attached.indices, &live)
-        guard live.mode == .line else { return }
-        let isOwed = !host.isWaiting(0) && !live.space.command.contains(.interruptDisable)
-        let wasInService = host.isLineInService
-        // The end of the interrupt that was under way may have passed unnoticed: then the line is masked for ever. What waits, or is in
-        // service, is going to be ended: unmasked now as well, it could fire twice for one reason.
+        guard live.mode == .line, !live.isLineAttached else { return }
+        // An interrupt that the guest's pin had not passed on is forgotten as it is detached: then the line is masked for ever. What waits, or
+        // is in service, is going to be ended: unmasked now as well, it could fire twice for one reason.
         // Before it is attached, so that what fires now and what fires for that are one count.
-        if isOwed, !wasInService { device.unmaskLine() }
+        if !host.isWaiting(0), !host.isLineInService, !live.space.command.contains(.interruptDisable) { device.unmaskLine() }
         attachLine(&live)
-        // Where vCPUs run meanwhile it may have ended just before it was attached.
-        if isOwed, wasInService, !host.isLineInService { device.unmaskLine() }
     }
 }
 

@@ -3,7 +3,8 @@ internal import Synchronization
 /// A function of the host that the guest has: its registers and its DMA are the device's own, its place in the guest is ours.
 ///
 /// Nothing of the device's state is here, so that a handover moves it without the device noticing: the next worker's function shows the same
-/// emulated registers, and the device's own are where they were. Between ``quiesce()`` and ``resume()`` interrupts only count.
+/// emulated registers, and the device's own are where they were. Between ``quiesce()`` and ``resume()`` messages only count, and between ``stop()`` and
+/// ``resume()`` the line does.
 package final class PassthroughFunction: Sendable {
     struct Live {
         var space: PCIConfigurationSpace
@@ -11,7 +12,7 @@ package final class PassthroughFunction: Sendable {
         var table: [UInt32]
         /// What the device's interrupts are armed for.
         var mode = InterruptMode.none
-        /// Interrupts only count.
+        /// Messages only count, and a line that is not attached is not going to be.
         var isHeld = true
         /// Vectors whose events interrupt the guest now.
         var attached: [Bool]
@@ -165,6 +166,10 @@ extension PassthroughFunction: PCIFunction {
 
 extension PassthroughFunction: Device {
     package func quiesce() { live.withLock { hold(&$0) } }
+
+    /// Once no vCPU runs: KVM lets go of a line in two steps, and delivers anew what a guest ends between them
+    /// (Linux, virt/kvm/eventfd.c, `irqfd_resampler_shutdown`).
+    package func stop() { live.withLock { holdLine(&$0) } }
 
     package func resume() { live.withLock { release(&$0) } }
 

@@ -75,6 +75,9 @@ final class DeviceSet: Sendable {
 
     private static let threadPatience: Int64 = 100_000_000
 
+    /// What ``quiesce(within:)`` leaves for when the vCPUs have stopped: interrupt lines of passed-through devices.
+    func stopInterrupts() { functions.stopInterrupts() }
+
     /// Interrupts of passed-through devices arrive again. Part of ``resume()``, and before the vCPUs run where they did not.
     func resumeInterrupts() { functions.resumeInterrupts() }
 

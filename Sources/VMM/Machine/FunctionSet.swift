@@ -93,6 +93,9 @@ final class FunctionSet: Sendable {
         }
     }
 
+    /// The vCPUs have stopped.
+    func stopInterrupts() { for device in passedThrough { device.function.stop() } }
+
     func resumeInterrupts() { for device in passedThrough { device.function.resume() } }
 
     func resume() { for function in functions { function.resume() } }

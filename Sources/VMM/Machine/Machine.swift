@@ -93,6 +93,7 @@ final class Machine: Sendable {
         }
         let parked = ParkedVCPUs(self)
         try devices.quiesce(within: timeout)
+        devices.stopInterrupts()
         return parked
     }
 

@@ -58,7 +58,7 @@ enum MachineFunction: Sendable {
     func finish() {
         switch self {
         case .virtio(let function): function.finish()
-        case .passedThrough(let function): function.quiesce()
+        case .passedThrough(let function): function.stop()
         }
     }
 

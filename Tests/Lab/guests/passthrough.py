@@ -66,7 +66,6 @@ class EduMachine(Machine):
     def __init__(self, supervisor, backend, irq="msi", image=None, budget="5s", memory="64MiB", others=(), peers=False, **options):
         super().__init__(supervisor, f"edu-{backend}-{irq}", image, 1, memory, "", budget, kernel=EDU_GUEST, **options)
         backends = [backend, *others]
-        self.irq = irq
         self.copies_per_round = 2 * len(backends) + (2 if peers else 0)
         self.spec["boot"]["cmdline"] = f"irq={irq} peers={int(peers)}"
         self.spec["devices"] = [{"vfio": {"address": address, "backend": chosen}} for address, chosen in zip((EDU, OTHER_EDU), backends)]
@@ -102,13 +101,10 @@ class EduMachine(Machine):
         return self.account
 
     def assert_unharmed(self, state="running", boots=1):
-        """It goes on: data right, as many interrupts as copies, none without a reason, in one worker.
-
-        Interrupts without a reason are judged for messages only: docs/testing.md says what is known of those of a line.
-        """
+        """It goes on: data right, as many interrupts as copies, none without a reason, in one worker."""
         rounds, copies, interrupts, spurious, _ = self.wait_rounds(3)
         assert copies == interrupts == self.copies_per_round * rounds
-        assert spurious == 0 or self.irq == "intx", self.account
+        assert spurious == 0, self.account
         assert self.boots == boots
         assert self.state == state, self.show()
         assert self.wait_one_worker() == self.pid
