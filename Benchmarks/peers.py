@@ -103,15 +103,15 @@ class Baton:
         self._call("Resume")
 
     def _call(self, method):
-        """A handover that was answered may still be tidying up."""
+        """A handover that was answered may still be tidying up. Refused is who is so already."""
 
         def done():
             try:
                 self.rig.control.call(method, machine=self.rig.name)
             except CallFailed as why:
-                if why.error != "Busy":
+                if why.error not in ("Busy", "Refused"):
                     raise
-                return False
+                return why.error == "Refused"
             return True
 
         processes.wait_until(done, f"{method} of {self.rig.name}")
@@ -122,7 +122,10 @@ class Baton:
         return {**found, "kernel": found["kernel"]["stopped"]} if found.get("kernel") else found
 
     def control(self):
-        return self.rig.stop_in_place()
+        found = self.rig.stop_in_place()
+        if found["outcome"] != "resumed":
+            self._call("Resume")
+        return found
 
 
 class Qemu(qemu.Qemu):
