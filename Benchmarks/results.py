@@ -52,8 +52,9 @@ def markdown(head, rows):
 
 def about(result):
     host = result["host"]
+    busy = "; not to be trusted: a busy host lengthens every stop, long ones most" if host["busy_before"] > 0.1 else ""
     return (f"{result['date'][:10]}, {result['commit']}; {host['cpus']} CPUs, {host['processor']}, Linux {host['kernel']}; "
-            f"host {host['busy_before']:.0%} busy with other things before, {host.get('steal', 0):.1%} stolen")
+            f"host {host['busy_before']:.0%} busy with other things before, {host.get('steal', 0):.1%} stolen{busy}")
 
 
 # The chart: a bar per peer on a logarithmic scale, to the median, with a line to the 99th percentile.
