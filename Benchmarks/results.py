@@ -89,7 +89,8 @@ def chart(result):
             f'<rect x="{LEFT}" y="{y}" width="{max(1, x(gap["p50"]) - LEFT):.1f}" height="22" fill="{colour}"/>',
             f'<line x1="{x(gap["p50"]):.1f}" y1="{y + 11}" x2="{x(gap["p99"]):.1f}" y2="{y + 11}" stroke="{colour}" stroke-width="2"/>',
             f'<text x="{x(gap["p99"]) + 6:.1f}" y="{y + 16}">{duration(gap["p50"])}</text>']
-    parts.append(f'<text x="12" y="{bottom + 34}" font-size="11" fill="#57606a">{about(result)}</text>')
+    parts.append(f'<text x="12" y="{bottom + 34}" font-size="11" fill="#57606a">{result["date"][:10]}, {result["commit"]}, '
+                 f'{result["host"]["cpus"]} CPUs, {result["host"]["busy_before"]:.0%} busy with other things before</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
