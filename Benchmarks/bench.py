@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,8 @@ import goals  # noqa: E402
 import peers  # noqa: E402
 import results  # noqa: E402
 import rows  # noqa: E402
-from blackout import Progress, host, place, processor_times, tracing  # noqa: E402
+from blackout import Progress, host, place, processor_times, to_the_end, tracing  # noqa: E402
 from figures import spread  # noqa: E402
-from support import processes  # noqa: E402
 from support.images import Images  # noqa: E402
 from support.supervisor import Supervisor  # noqa: E402
 
@@ -158,14 +156,7 @@ def run(options):
 
 def main():
     options = arguments()
-    processes.adopt_orphans()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        result = run(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing is left behind, nothing was written", file=sys.stderr)
-        sys.exit(130)
+    result = to_the_end(run, options)
     print(results.text(result))
     if options.output:
         options.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -243,6 +243,19 @@ def place():
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def to_the_end(run, options):
+    """What `run` returns. Ctrl-C, or an end by name, ends it in order, and this program with it."""
+    processes.adopt_orphans()
+    # Also where a shell started this with SIGINT ignored, and for whoever ends it by name.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing is left behind, nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
 def run(options):
     progress, about, configurations = Progress(), host(), []
     with tracing() as (trace, reason), place() as directory:
@@ -260,15 +273,7 @@ def run(options):
 
 def main():
     options = arguments()
-    processes.adopt_orphans()
-    # Also where a shell started this with SIGINT ignored, and for whoever ends it by name.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        result = run(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing is left behind, nothing was written", file=sys.stderr)
-        sys.exit(130)
+    result = to_the_end(run, options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     fresh = options.output.with_name(options.output.name + ".new")
     fresh.write_text(json.dumps(result, indent=1) + "\n")

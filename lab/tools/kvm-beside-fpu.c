@@ -4,7 +4,6 @@
 #include <err.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,21 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "processors.h"
+
 enum { SECONDS = 3 };
 
 static const uint8_t guest[] = {
     0xe6, 0x80, /* 1: out %al, $0x80 */
     0xeb, 0xfc, /*    jmp 1b         */
 };
-
-static void pin(int cpu)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        err(1, "sched_setaffinity");
-}
 
 static void load_forever(void)
 {
@@ -42,14 +34,8 @@ static void load_forever(void)
 
 int main(void)
 {
-    cpu_set_t allowed;
-    int first = 0, last = CPU_SETSIZE - 1;
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
-        err(1, "sched_getaffinity");
-    while (!CPU_ISSET(first, &allowed))
-        first++;
-    while (!CPU_ISSET(last, &allowed))
-        last--;
+    int first, last;
+    outermost(&first, &last);
 
     pid_t loader = fork();
     pin(loader ? first : last);

@@ -6,7 +6,6 @@
 #include <err.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+
+#include "processors.h"
 
 /* The guest's memory: code and vectors, a page for the stack, and one for the two numbers. */
 enum { INJECTIONS = 100, VECTOR = 0x20, STACK = 0x2000, STARTED = 0x2000, STOPPED = 0x203f, MEMORY = 0x3000, NO_MEMORY = 0x100000 };
@@ -37,15 +38,6 @@ static const uint8_t guest[] = {
     0xcf,                   /*    iret                       */
 };
 
-static void pin(int cpu)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        err(1, "sched_setaffinity");
-}
-
 static void stop_forever(uint8_t *memory)
 {
     volatile uint16_t *started = (uint16_t *)(memory + STARTED);
@@ -59,14 +51,8 @@ static void stop_forever(uint8_t *memory)
 
 int main(void)
 {
-    cpu_set_t allowed;
-    int first = 0, last = CPU_SETSIZE - 1;
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
-        err(1, "sched_getaffinity");
-    while (!CPU_ISSET(first, &allowed))
-        first++;
-    while (!CPU_ISSET(last, &allowed))
-        last--;
+    int first, last;
+    outermost(&first, &last);
 
     uint8_t *memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
