@@ -122,7 +122,7 @@ def test_a_file_that_is_no_image_is_refused(resident, files, kind):
     path, words = files[kind]
     supervisor = resident.supervisor
     assert_not_allowed(resident, path, words)
-    if kind != "hangs":  # which takes five seconds each time
+    if kind != "hangs":  # which takes twenty seconds each time
         described = supervisor.baton("image", "describe", path)
         assert (described.code, described.error) == (3, "ImageNotAllowed"), described
 

@@ -17,6 +17,8 @@ package final class ImageStore: Sendable {
     static let sizeLimit = 256 << 20
     /// Longest description that is read.
     static let descriptionLimit = 64 << 10
+    /// Longest that an image may take to describe itself, in nanoseconds. It takes milliseconds; a host whose CPUs are all taken makes seconds of them.
+    private static let descriptionPatience: Int64 = 20_000_000_000
 
     /// `directories`: images must lie below one of these. `users`: who an image runs as when it is asked to describe itself.
     init(directories: [String], custody: CustodyClient, users: WorkerUsers) {
@@ -134,7 +136,7 @@ package final class ImageStore: Sendable {
         request.descriptors = []
         let near = pair.takeNear()
         var text: [UInt8] = []
-        let deadline = SystemClock.monotonic() + 5_000_000_000
+        let deadline = SystemClock.monotonic() + Self.descriptionPatience
         while text.count <= Self.descriptionLimit {
             let left = deadline - SystemClock.monotonic()
             // The child's end shows as a hang-up even while our own copy of its end is still open in `pair`.
