@@ -2,6 +2,7 @@
 
 The command lines and orders of docs/devel/migration/CPR.rst, with everything that may be done before the guest stops done before.
 """
+import collections
 import json
 import os
 import pathlib
@@ -29,11 +30,16 @@ def installed():
 
 
 def newest():
-    """How to start the one of the tree that scripts/qemu-peer makes: by its own loader, with its own libraries and files."""
-    done = subprocess.run([ROOT / "scripts/qemu-peer"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise Failed("scripts/qemu-peer failed, see above")
-    root = done.stdout.strip()
+    """How to start the one of the tree that scripts/qemu-peer makes: by its own loader, with its own libraries and files.
+
+    A suite of the lab is told where the tree is.
+    """
+    root = os.environ.get("BATON_QEMU_PEER")
+    if not root:
+        done = subprocess.run([ROOT / "scripts/qemu-peer"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Failed("scripts/qemu-peer failed, see above")
+        root = done.stdout.strip()
     return [f"{root}/lib64/ld-linux-x86-64.so.2", "--library-path", f"{root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/x86_64-linux-gnu/pulseaudio",
             f"{root}/usr/bin/qemu-system-x86_64", "-L", f"{root}/usr/share/qemu", "-L", f"{root}/usr/share/seabios"]
 
@@ -114,6 +120,55 @@ def _monotonic(event):
     return stamp["seconds"] * 10**9 + stamp["microseconds"] * 1000 - (time.time_ns() - time.monotonic_ns())
 
 
+def tell_events(monitor):
+    """From now on the monitor tells what becomes of a migration."""
+    monitor.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+
+
+def threads(pid):
+    """The vCPU threads of a QEMU that names them."""
+    return kernel_trace.vcpu_threads(pid, r"^CPU (\d+)/KVM$")
+
+
+def _listens(path):
+    """Whether somebody listens on a Unix socket: its name is there before that."""
+    with open("/proc/net/unix") as file:
+        return any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in file)
+
+
+# `begin` and `end` are when the guest stood still, as the two monitors tell; all times are CLOCK_MONOTONIC.
+Transfer = collections.namedtuple("Transfer", "process monitor ordered begin end")
+
+
+def transfer(monitor, directory, number, start, ready):
+    """cpr-transfer to a new QEMU; returns what runs the guest now.
+
+    `start(options)` starts it and returns (process, its monitor's socket); `ready(process)` is called when all is done that may be done
+    before the guest stops.
+    """
+    address = {"transport": "socket", "type": "unix"}
+    cpr, main = ({"channel-type": kind, "addr": {**address, "path": f"{directory}/{kind}-{number}"}} for kind in ("cpr", "main"))
+    process, path = start(["-incoming", "defer", "-incoming", json.dumps(cpr)])
+    try:
+        monitor.command("migrate-set-parameters", mode="cpr-transfer")
+        processes.wait_until(lambda: process.poll() is not None or _listens(cpr["addr"]["path"]), "the new QEMU listens")
+        monitor.command("migrate", channels=[main, cpr])
+        incoming = Monitor(path, process)
+        tell_events(incoming)
+        ready(process)
+        ordered = time.monotonic_ns()
+        incoming.command("migrate-incoming", channels=[main])
+        resumed, stopped = incoming.wait(_named("RESUME")), monitor.wait(_named("STOP"))
+        if incoming.wait(_migration("completed"))["data"]["status"] == "failed":
+            raise Failed("the migration failed")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    monitor.close()
+    return Transfer(process, incoming, ordered, _monotonic(stopped), _monotonic(resumed))
+
+
 class Qemu:
     """One machine. `mode`: cpr-transfer or cpr-exec. vCPU i is pinned to `cpus[i % n]`, as everybody's is."""
 
@@ -130,7 +185,7 @@ class Qemu:
         try:
             self.process, path = self._start()
             self.monitor = Monitor(path, self.process)
-            self._events(self.monitor)
+            tell_events(self.monitor)
             self._pin(self.process)
             self._look()
             self.evidence.wait_booted().wait_progress()
@@ -168,15 +223,8 @@ class Qemu:
         processes.wait_until(lambda: processes.descriptor_path(self.process.pid, "/memfd:memory-backend-memfd"), "QEMU has its memory")
         self.evidence = Evidence(self.process.pid, memory="/memfd:memory-backend-memfd")
 
-    @staticmethod
-    def _events(monitor):
-        monitor.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-
-    def threads(self, process=None):
-        return kernel_trace.vcpu_threads((process or self.process).pid, r"^CPU (\d+)/KVM$")
-
     def _pin(self, process):
-        for number, thread in processes.wait_until(lambda: self.threads(process), "QEMU has vCPUs").items():
+        for number, thread in processes.wait_until(lambda: threads(process.pid), "QEMU has vCPUs").items():
             os.sched_setaffinity(thread, {self.cpus[number % len(self.cpus)]})
 
     def pause(self):
@@ -189,39 +237,22 @@ class Qemu:
 
     def handover(self):
         began = time.monotonic_ns()
-        outgoing = self.threads()
+        outgoing = threads(self.process.pid)
         result = self._transfer(outgoing) if self.mode == "cpr-transfer" else self._exec(outgoing)
         return {**result, "total": time.monotonic_ns() - began}
 
     def _transfer(self, outgoing):
-        cpr, main = self.directory / f"cpr-{self.number}", self.directory / f"main-{self.number}"
-        incoming = {"channel-type": "cpr", "addr": {"transport": "socket", "type": "unix", "path": str(cpr)}}
-        channel = {"channel-type": "main", "addr": {"transport": "socket", "type": "unix", "path": str(main)}}
-        process, path = self._start(["-incoming", "defer", "-incoming", json.dumps(incoming)])
-        try:
-            self.monitor.command("migrate-set-parameters", mode="cpr-transfer")
-            processes.wait_until(cpr.exists, "the new QEMU listens")
-            time.sleep(0.02)
-            self.monitor.command("migrate", channels=[channel, incoming])
-            monitor = Monitor(path, process)
-            self._events(monitor)
+        old = self.process
+
+        def ready(process):
             self._pin(process)
-            self._arm([self.process.pid, process.pid])
-            ordered = time.monotonic_ns()
-            monitor.command("migrate-incoming", channels=[channel])
-            monitor.wait(_named("RESUME"))
-            stopped, resumed = self.monitor.wait(_named("STOP")), monitor.wait(_named("RESUME"))
-            if monitor.wait(_migration("completed"))["data"]["status"] == "failed":
-                raise Failed("the migration failed")
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        self.monitor.close()
-        self.process.kill()
-        self.process.wait()
-        self.process, self.monitor = process, monitor
-        return self._judge(outgoing, self.threads(), ordered, stopped, resumed)
+            self._arm([old.pid, process.pid])
+
+        done = transfer(self.monitor, self.directory, self.number, self._start, ready)
+        self.process, self.monitor = done.process, done.monitor
+        old.kill()
+        old.wait()
+        return self._judge(outgoing, threads(done.process.pid), done.ordered, done.begin, done.end)
 
     def _exec(self, outgoing):
         self.number += 1
@@ -238,17 +269,17 @@ class Qemu:
         self.monitor = Monitor(path, self.process)
         processes.wait_until(lambda: self.monitor.command("query-status")["status"] == "running", "QEMU runs again", pause=0.002)
         self._pin(self.process)
-        resumed = {"timestamp": {"seconds": time.time_ns() // 10**9, "microseconds": time.time_ns() % 10**9 // 1000}}
-        found = self._judge(outgoing, self.threads(), ordered, stopped, resumed)
-        self._events(self.monitor)
+        resumed = time.monotonic_ns()
+        found = self._judge(outgoing, threads(self.process.pid), ordered, _monotonic(stopped), resumed)
+        tell_events(self.monitor)
         return found
 
     def stop_in_place(self):
         self._arm([self.process.pid])
-        threads, ordered = self.threads(), time.monotonic_ns()
+        same, ordered = threads(self.process.pid), time.monotonic_ns()
         self.monitor.command("stop")
         self.monitor.command("cont")
-        return self._judge(threads, threads, ordered, self.monitor.wait(_named("STOP")), self.monitor.wait(_named("RESUME")))
+        return self._judge(same, same, ordered, *(_monotonic(self.monitor.wait(_named(name))) for name in ("STOP", "RESUME")))
 
     def _arm(self, pids):
         self.monitor.events.clear()
@@ -257,9 +288,8 @@ class Qemu:
             self.trace.clear()
         self.evidence.reset_gaps()
 
-    def _judge(self, outgoing, incoming, ordered, stopped, resumed):
+    def _judge(self, outgoing, incoming, ordered, begin, end):
         self.evidence.wait_progress(20)
-        begin, end = _monotonic(stopped), _monotonic(resumed)
         over, gaps = clocks.gap_over(self.evidence, begin, end), clocks.gaps(self.evidence)
         stops = kernel_trace.stops(self.trace.events(), outgoing, incoming, ordered) if self.trace else {}
         kernel = max((entered - left for left, _, entered in stops.values()), default=None)
