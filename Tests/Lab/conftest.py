@@ -13,6 +13,8 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "EndToEnd"))
 sys.path.insert(0, str(HERE))
+# Last: it has modules of common names.
+sys.path.append(str(HERE.parent.parent / "Benchmarks"))
 
 from guests import baton, programs, qemu  # noqa: E402
 from guests.network import Tap  # noqa: E402

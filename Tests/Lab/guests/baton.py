@@ -46,10 +46,10 @@ class LinuxMachine(Machine):
     def history(self):
         return self._call("History")["handovers"]
 
-    def upgrade(self, image):
+    def upgrade(self, image, progress=lambda step: None):
         try:
             with account.Watch("upgrade", SLOW_UPGRADE_SECONDS, lambda: self.workers.values()), Control(self.supervisor.socket) as control:
-                return Result(0, json.dumps(control.upgrade(self.name, image)), "")
+                return Result(0, json.dumps(control.upgrade(self.name, image, progress)), "")
         except CallFailed as failure:
             said = {"error": failure.error, "parameters": failure.parameters}
             return Result(EXIT_CODES.get(failure.error, 1), "", json.dumps(said))
@@ -76,9 +76,9 @@ class BatonGuest(Running):
 
     # Handovers
 
-    def hand_over(self, image):
-        """One upgrade that must commit; returns its record. The guest was seen to go on."""
-        done = self.machine.upgrade(image)
+    def hand_over(self, image, progress=lambda step: None):
+        """One upgrade that must commit; returns its record. The guest was seen to go on. `progress` gets each step."""
+        done = self.machine.upgrade(image, progress)
         assert done.code == 0, f"{done}\n{self.machine.supervisor.log[-3000:]}"
         record = done.json
         assert record["outcome"] == "committed", record

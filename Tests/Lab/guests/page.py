@@ -65,6 +65,10 @@ class Page:
         self._words[RESET] = 1
         processes.wait_until(lambda: self._words[RESET] == 0, "the guest resets its largest gap", seconds)
 
+    def forget_gap(self):
+        """The largest gap is looked for anew, at once: one that lasts counts from its beginning, unlike with `reset`."""
+        self._words[GAP] = 0
+
     def wait_progress(self, seconds=30, readings=20):
         before = self.sequence
         processes.wait_until(lambda: self.sequence > before + 2 * readings, "the guest reads its clocks", seconds)

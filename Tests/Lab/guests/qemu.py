@@ -10,13 +10,13 @@ from .running import Running
 class QemuGuest(Running):
     """A guest in a QEMU of its own."""
 
-    memory = "/memfd:ram"
+    memory = "/memfd:memory-backend-memfd"
+    program, machine = (programs.QEMU,), "q35,memory-backend=ram"
 
     def __init__(self, spec, accelerator="kvm"):
         super().__init__(spec)
-        self.log = spec.directory / f"{spec.name}.qemu"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(self._command(accelerator), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.accelerator = accelerator
+        self.process = self._start(spec)
         try:
             self.connect()
         except OSError as error:
@@ -26,13 +26,21 @@ class QemuGuest(Running):
     def pid(self):
         return self.process.pid
 
-    def _command(self, accelerator):
-        spec, queues = self.spec, 1
+    @property
+    def log(self):
+        return self.spec.directory / f"{self.spec.name}.qemu"
+
+    def _start(self, spec, *more):
+        with open(spec.directory / f"{spec.name}.qemu", "wb") as log:
+            return subprocess.Popen([*self._command(spec), *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _command(self, spec):
+        queues = 1
         chardev = lambda stream: f"socket,id={stream},path={spec.socket(stream)},server=on,wait=off"
         command = [
-            programs.QEMU, "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "EPYC", "-smp", str(spec.vcpus),
+            *self.program, "-accel", self.accelerator, "-cpu", "host" if self.accelerator == "kvm" else "EPYC", "-smp", str(spec.vcpus),
             "-m", f"{spec.memory_mib}M", "-object", f"memory-backend-memfd,id=ram,size={spec.memory_mib}M,share=on",
-            "-machine", "q35,memory-backend=ram", "-display", "none", "-nodefaults", "-no-user-config",
+            "-machine", self.machine, "-display", "none", "-nodefaults", "-no-user-config",
             "-kernel", spec.kernel_path, "-initrd", spec.initrd_path, "-append", spec.command_line,
         ]
         # As Baton's: straight through the host's page cache, flushed when the guest says so.

@@ -50,6 +50,13 @@ class Running:
         self.page.wait_progress()
         return self.page
 
+    def read_clocks_each(self, us):
+        """Its clocks are read that often from now on: a gap is known no better."""
+        self._since = self.serial.position
+        status, said = self.run(f"kill $clocks; check-clock {us} & clocks=$!")
+        assert status == 0, said
+        return self.wait_page()
+
     def start_peer(self):
         self.serial.wait("^@stream listening", BOOT_SECONDS, self._since)
         self.peer = Peer(self.spec.tap.guest, self.spec.rate_kib)
