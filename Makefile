@@ -65,7 +65,7 @@ lab-kernel: setup ## build the lab's kernel and QEMU, if they are not in the cac
 bench: images guest ## handovers beside QEMU's and the floor, and every goal's figure: bench/results, README.md
 	scripts/bench
 
-bench-long: images guest ## the same with 1,000 handovers, 16 GiB, 16 vCPUs, 100 machines
+bench-long: images guest ## the same with 1,000 handovers, 16 GiB, 16 vCPUs, 100 and 1,000 machines
 	scripts/bench --long
 
 bench-trace: images guest ## where each microsecond of the blackout goes: docs/performance.md

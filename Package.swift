@@ -92,7 +92,7 @@ let package = Package(
         tests("WireTests", ["Wire"]),
         tests("HandoverTests", ["Handover", "Wire"]),
         tests("ChannelTests", ["Channel", "Handover", "LinuxSystem", "Wire", systemPackage]),
-        tests("KeeperTests", ["Keeper", "LinuxSystem", systemPackage]),
+        tests("KeeperTests", ["Keeper", "LinuxSystem", "Wire", systemPackage]),
         tests("SupervisorTests", ["Control", "Handover", "Keeper", "LinuxSystem", "Supervisor", systemPackage]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),

@@ -72,7 +72,7 @@ int cl_confine_system_calls(void) {
         IF_EQUAL(__NR_tgkill, 0, 4), ARGUMENT(0), IF_EQUAL((unsigned)getpid(), 0, 1), RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),
         ALLOW(set_robust_list), ALLOW(rseq), ALLOW(gettid), ALLOW(getpid), ALLOW(getuid), ALLOW(geteuid), ALLOW(getgid), ALLOW(getegid),
         ALLOW(exit), ALLOW(exit_group), ALLOW(sched_yield), ALLOW(sched_setaffinity), ALLOW(sched_getaffinity),
-        ALLOW(sched_setscheduler), ALLOW(sched_getscheduler), ALLOW(sched_getparam), ALLOW(membarrier),
+        ALLOW(sched_setscheduler), ALLOW(sched_getscheduler), ALLOW(sched_getparam), ALLOW(sched_setattr), ALLOW(sched_getattr), ALLOW(membarrier),
         IF_EQUAL(__NR_prctl, 0, 4), ARGUMENT(0), IF_EQUAL(PR_SET_NAME, 0, 1), RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),
         IF_EQUAL(__NR_prlimit64, 0, 6), ARGUMENT(2), IF_EQUAL(0, 0, 3), ARGUMENT_HIGH(2), IF_EQUAL(0, 0, 1), // reading only
         RETURN(SECCOMP_RET_ALLOW), RETURN(SECCOMP_RET_KILL_PROCESS),

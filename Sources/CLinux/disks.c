@@ -25,6 +25,15 @@ int cl_file_identity(int fd, struct cl_file_identity *identity) {
     return 0;
 }
 
+static int64_t nanoseconds(struct timespec t) { return t.tv_sec * 1000000000LL + t.tv_nsec; }
+
+int cl_file_stamp(int fd, struct cl_file_stamp *stamp) {
+    struct stat status;
+    if (fstat(fd, &status)) return -errno;
+    *stamp = (struct cl_file_stamp){ .size = status.st_size, .modified = nanoseconds(status.st_mtim), .changed = nanoseconds(status.st_ctim) };
+    return 0;
+}
+
 int cl_lock_file(int fd, int for_writing, int *holder) {
     struct flock lock = { .l_type = for_writing ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
     *holder = -1;

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "clinux_processes.h"
+#include "clinux_threads.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -31,6 +32,7 @@ static void become(const struct cl_spawn *r) {
     syscall(SYS_close_range, (unsigned)n, (unsigned)(parked - 1), 0u);
     syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
 
+    cl_thread_slice(0, 0);                                  // not that of the thread that starts it
     if (r->new_session) syscall(SYS_setsid);
     if (r->memlock >= 0) {
         struct rlimit limit = { (rlim_t)r->memlock, (rlim_t)r->memlock };
@@ -108,7 +110,12 @@ int cl_set_no_new_privileges(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 
 int cl_set_limit_nofile(uint64_t count) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit)) return -errno;
-    if (limit.rlim_max < count) limit.rlim_max = count;
+    if (limit.rlim_max < count) {
+        struct rlimit raised = { (rlim_t)count, (rlim_t)count };
+        if (!setrlimit(RLIMIT_NOFILE, &raised)) return 0;
+        count = limit.rlim_max;                             // without the privilege: as far as it goes
+    }
+    if (limit.rlim_cur >= count) return 0;
     limit.rlim_cur = count;
     return setrlimit(RLIMIT_NOFILE, &limit) ? -errno : 0;
 }

@@ -13,9 +13,14 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-int cl_thread_start(void *(*body)(void *), void *argument, unsigned long *thread) {
+int cl_thread_start(void *(*body)(void *), void *argument, size_t stack, unsigned long *thread) {
     pthread_t handle;
-    int r = pthread_create(&handle, NULL, body, argument);
+    pthread_attr_t attributes;
+    int r = pthread_attr_init(&attributes);
+    if (r) return -r;
+    if (stack) r = pthread_attr_setstacksize(&attributes, stack);
+    if (!r) r = pthread_create(&handle, &attributes, body, argument);
+    pthread_attr_destroy(&attributes);
     if (r) return -r;
     *thread = (unsigned long)handle;
     return 0;
@@ -34,6 +39,15 @@ int cl_thread_affinity(const uint64_t *mask, size_t words) {
 int cl_thread_idle(int on) {
     struct sched_param p = { .sched_priority = 0 };
     return sched_setscheduler(0, on ? SCHED_IDLE : SCHED_OTHER, &p) ? -errno : 0;
+}
+
+int cl_thread_slice(int thread, uint64_t ns) {
+    // The first version of struct sched_attr, by hand: glibc has it since 2.41 only.
+    struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } attributes = { .size = 48 };
+    if (syscall(SYS_sched_getattr, thread, &attributes, 48u, 0u) < 0) return -errno;
+    if (attributes.policy != SCHED_OTHER) return 0;
+    attributes.runtime = ns;
+    return syscall(SYS_sched_setattr, thread, &attributes, 0u) < 0 ? -errno : 0;
 }
 
 void cl_stack_return(void) {

@@ -1,21 +1,28 @@
 internal import LinuxSystem
 
-/// What is in custody: a table of fixed size, so that holding one thing more cannot fail for want of memory elsewhere.
+/// What is in custody: slots that are listed by number, and for each machine the few that are its own.
 struct Custody {
-    static let capacity = 8192
+    /// As many as baton-keep may have descriptors, where it can raise that limit: about 4,000 machines.
+    static let capacity = 65536
 
     private struct Entry {
         let key: CustodyKey
         let descriptor: SharedDescriptor
     }
-    private var slots: [Entry?] = .init(repeating: nil, count: Self.capacity)
+    private var slots: [Entry?] = []
+    private var free: [Int] = []
+    /// The slots of each machine.
+    private var machines: [String: [Int]] = [:]
     private(set) var count = 0
 
     /// Takes a descriptor in. A key is held once; what it stands for never changes under it.
     mutating func put(_ key: CustodyKey, _ descriptor: SharedDescriptor) throws(KeeperRefusal) {
         if index(of: key) != nil { throw .occupied }
-        guard let free = slots.firstIndex(where: { $0 == nil }) else { throw .full }
-        slots[free] = Entry(key: key, descriptor: descriptor)
+        if count == Self.capacity { throw .full }
+        let entry = Entry(key: key, descriptor: descriptor)
+        let slot = free.popLast() ?? slots.count
+        if slot < slots.count { slots[slot] = entry } else { slots.append(entry) }
+        machines[key.machine, default: []].append(slot)
         count += 1
     }
 
@@ -27,6 +34,9 @@ struct Custody {
     mutating func drop(_ key: CustodyKey) throws(KeeperRefusal) {
         guard let index = index(of: key) else { throw .absent }
         slots[index] = nil
+        free.append(index)
+        machines[key.machine]?.removeAll { $0 == index }
+        if machines[key.machine]?.isEmpty ?? false { machines[key.machine] = nil }
         count -= 1
     }
 
@@ -40,6 +50,6 @@ struct Custody {
     }
 
     private func index(of key: CustodyKey) -> Int? {
-        slots.firstIndex { $0?.key == key }
+        machines[key.machine]?.first { slots[$0]?.key == key }
     }
 }

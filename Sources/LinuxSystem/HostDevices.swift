@@ -20,6 +20,22 @@ package struct FileIdentity: Sendable, Hashable {
     }
 }
 
+/// Which file it is and when it changed last: equal for two looks between which nobody changed it, if the last change was a while ago at the first.
+package struct FileStamp: Sendable, Hashable {
+    private let identity: FileIdentity
+    private let size: Int64
+    private let modified: Int64
+    /// Of content or attributes, nanoseconds since 1970. Nobody can set it.
+    package let changed: Int64
+
+    fileprivate init(_ identity: FileIdentity, _ stamp: cl_file_stamp) {
+        self.identity = identity
+        size = stamp.size
+        modified = stamp.modified
+        changed = stamp.changed
+    }
+}
+
 /// A lock that could not be had.
 package enum LockRefusal: Error, Sendable, Equatable {
     /// Another process holds one; `nil`: another open file does.
@@ -34,6 +50,14 @@ extension OwnedDescriptor {
         // SAFETY: the shim fills one structure.
         try check(unsafe cl_file_identity(number, &identity))
         return FileIdentity(identity)
+    }
+
+    /// Which file this is and when it changed last (fstat(2)).
+    package borrowing func stamp() throws(Errno) -> FileStamp {
+        var stamp = cl_file_stamp()
+        // SAFETY: the shim fills one structure.
+        try check(unsafe cl_file_stamp(number, &stamp))
+        return FileStamp(try identity(), stamp)
     }
 
     /// Opens what is `path` below `directory`, and nothing that is not below it (openat2, `RESOLVE_BENEATH`). `path` is relative.

@@ -14,8 +14,9 @@ package struct SystemThread: Sendable {
         }
     }
 
-    /// Starts a thread. `name` shows in `/proc/PID/task/TID/comm`, cut to 15 bytes.
-    package init(name: String, _ run: @escaping @Sendable () -> Void) throws(Errno) {
+    /// Starts a thread. `name` shows in `/proc/PID/task/TID/comm`, cut to 15 bytes. `stack`: bytes for its stack, `nil` for the usual 8 MiB; where there are
+    /// many threads, small stacks share page tables.
+    package init(name: String, stack: Int? = nil, _ run: @escaping @Sendable () -> Void) throws(Errno) {
         let body = unsafe Unmanaged.passRetained(Body(name: name, run: run))
         var handle: CUnsignedLong = 0
         // SAFETY: the body is retained until the thread has taken it over.
@@ -27,7 +28,7 @@ package struct SystemThread: Sendable {
                     body.run()
                 }
                 return nil
-            }, body.toOpaque(), &handle)
+            }, body.toOpaque(), stack ?? 0, &handle)
         if result < 0 {
             unsafe body.release()
             throw Errno(rawValue: -result)
@@ -57,6 +58,12 @@ package struct SystemThread: Sendable {
 
     /// Background work: this thread runs only when nobody else wants the CPU.
     package static func setIdle(_ on: Bool) { _ = cl_thread_idle(on ? 1 : 0) }
+
+    /// A thread that is `urgent` gets the CPU as soon as it wakes, before threads that are not, and gives it up again soon; its share stays what it was.
+    /// Since Linux 6.12; nothing changes before that, nor for background work.
+    ///
+    /// - Parameter thread: as ``currentID`` was there; `nil`: this one.
+    package static func setUrgent(_ urgent: Bool, thread: Int32? = nil) { _ = cl_thread_slice(thread ?? 0, urgent ? 100_000 : 0) }
 
     /// Pins this thread to CPUs, bit n of word n/64 for CPU n.
     package static func setAffinity(_ mask: [UInt64]) throws(Errno) {

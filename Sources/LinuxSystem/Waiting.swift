@@ -40,6 +40,9 @@ package struct Poll {
     /// What came for the entry added at `index`.
     package func result(at index: Int) -> Readiness { Readiness(rawValue: entries[index].revents) }
 
+    /// The numbers of all descriptors for which something came.
+    package var ready: Set<CInt> { Set(entries.lazy.filter { $0.revents != 0 }.map(\.fd)) }
+
     /// Waits for one descriptor to become ready.
     package static func one(_ number: CInt, _ interest: Readiness = .readable, timeout: Duration?) throws(Errno) -> Bool {
         var poll = Poll([(number, interest)])

@@ -219,8 +219,7 @@ extension SupervisorCore: SupervisorService {
     private func register(_ spec: MachineSpec) throws(ControlError) -> MachineController {
         let slot = try reserve(spec.name)
         defer { table.withLock { $0.reserved[spec.name] = nil } }
-        let held = (try? host.custody.list())?.contains { $0.machine == spec.name } ?? true
-        if held {
+        guard let held = try? host.custody.keys(of: spec.name), held.isEmpty else {
             throw .refused(
                 machine: spec.name,
                 reasons: [

@@ -55,7 +55,7 @@ static int everyday(int ram, int ends[2]) {
     MUST(cl_advise(map, 1 << 20, CL_MADV_POPULATE_READ) == 0);
     memset(map, 1, 1 << 20);
     unsigned long threads[8];
-    for (int i = 0; i < 8; i++) MUST(cl_thread_start(everyday_thread, NULL, &threads[i]) == 0);
+    for (int i = 0; i < 8; i++) MUST(cl_thread_start(everyday_thread, NULL, 0, &threads[i]) == 0);
     for (int i = 0; i < 8; i++) MUST(cl_thread_join(threads[i]) == 0);
     MUST(cl_kick_install() == 0 && cl_kick(cl_thread_self()) == 0);
     int event = cl_eventfd(0, 0), timer = cl_timerfd(CL_CLOCK_MONOTONIC);
@@ -92,7 +92,7 @@ static int child(enum attempt what) {
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     static uint32_t go;
     unsigned long thread;
-    if (what == ATTEMPT_OTHER_THREAD) cl_thread_start(wait_and_ask, &go, &thread);
+    if (what == ATTEMPT_OTHER_THREAD) cl_thread_start(wait_and_ask, &go, 0, &thread);
     if (confine() != 0) return UNCONFINED;
     char *none[] = { NULL };
     struct open_how how = { .flags = O_RDONLY };

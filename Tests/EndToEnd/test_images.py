@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -249,3 +250,28 @@ def test_a_machine_is_not_started_by_an_image_that_means_harm(supervisor, images
         assert done.code == 1 and "does not start" in done.reason, done
         wait_until(lambda: len(supervisor.family()) == 1, lambda: f"only batond is left: {supervisor.family()}")
     assert supervisor.baton("list").json == []
+
+
+def test_a_file_that_has_not_changed_is_not_read_again_and_one_that_has_is(supervisor, images, machine):
+    path = images.directory / "changing"
+    shutil.copy(images.honest, path)
+    path.chmod(0o755)
+    time.sleep(3.2)  # one that has only just changed is read each time
+
+    def describe():
+        done = supervisor.baton("image", "describe", path)
+        assert done.code == 0, done
+        return done.json["digest"]
+
+    first = describe()
+    assert describe() == first
+    looked = path.stat()
+    # The same file, size and time of modification; other bytes.
+    content = images.next.read_bytes()[: looked.st_size].ljust(looked.st_size, b"\0")
+    with open(path, "r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(looked.st_atime_ns, looked.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (looked.st_ino, looked.st_size, looked.st_mtime_ns)
+    assert describe() != first
+    assert machine.upgrade(path).code == 0 and machine.version == "1.1.0"

@@ -233,7 +233,7 @@ def test_batond_is_stopped_at_a_step_for_longer_than_the_budget(supervisors, ima
     """The guest runs on, whoever the commit word names. Continued, the handover ends by that word."""
     held = Held(supervisors, images, step, budget="1s" if step in BLACKOUT else "5s")
     machine, supervisor = held.machine, held.supervisor
-    processes.kill(held.batond, signal.SIGSTOP)
+    processes.stop(held.batond)
     held.marker.unlink()
     time.sleep(1.5)
     # Before commit the outgoing worker ends its freeze; after it the incoming one, seeing no grant, goes by the commit word.
@@ -259,7 +259,7 @@ def test_devices_settled_for_a_handover_that_nobody_goes_on_with_come_back_by_th
     def pit():
         return next(ticker.ticks for ticker in machine.evidence.tickers() if ticker.name == "PIT")
 
-    processes.kill(held.batond, signal.SIGSTOP)
+    processes.stop(held.batond)
     held.marker.unlink()
     before = pit()
     wait_until(lambda: pit() >= before + 10, lambda: f"the PIT ticks again\n{machine.evidence.describe()}")
@@ -275,7 +275,7 @@ def assert_next_batond_goes_on_without(held, generation):
     """batond and the worker of that generation are killed together; the same guest runs on in a later one."""
     machine, supervisor = held.machine, held.supervisor
     worker = machine.workers[generation]
-    processes.kill(held.batond, signal.SIGSTOP)
+    processes.stop(held.batond)
     processes.kill(worker)
     processes.kill(held.batond)
     machine.finish(held.command)

@@ -8,6 +8,10 @@
 struct cl_file_identity { int kind; uint64_t major_part, minor_part; };
 int cl_file_identity(int fd, struct cl_file_identity *identity);
 
+// What changes with every change of a file's content or attributes: size, and when either changed last (ns since 1970).
+struct cl_file_stamp { int64_t size, modified, changed; };
+int cl_file_stamp(int fd, struct cl_file_stamp *stamp);
+
 // F_OFD_SETLK over the whole file: for writing, or for reading. -EAGAIN when another lock stands in the way; *holder is then the process
 // that holds it, or -1 when that lock belongs to an open file.
 int cl_lock_file(int fd, int for_writing, int *holder);

@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-int cl_thread_start(void *(*body)(void *), void *argument, unsigned long *thread);
+int cl_thread_start(void *(*body)(void *), void *argument, size_t stack, unsigned long *thread); // stack in bytes; 0: the usual one
 int cl_thread_join(unsigned long thread);
 int cl_thread_detach(unsigned long thread);
 unsigned long cl_thread_self(void);
@@ -11,6 +11,9 @@ int cl_thread_id(void);                                     // gettid
 int cl_thread_name(const char *name);                       // this thread; 15 bytes at most, longer is cut
 int cl_thread_affinity(const uint64_t *mask, size_t words); // this thread
 int cl_thread_idle(int on);                                 // this thread: SCHED_IDLE or SCHED_OTHER
+// How long a thread of SCHED_OTHER runs at a stretch where others wait (sched_setattr(2), sched_runtime, Linux 6.12): one whose stretch is shorter
+// than the running one's gets the CPU when it wakes. 0.1 to 100 ms, 0 for the default; `thread` 0 is this one. Nothing changes for other policies.
+int cl_thread_slice(int thread, uint64_t ns);
 void cl_stack_return(void);                                // madvise(2) on what this thread's stack has used and does not use
 
 // A kick: a real-time signal whose handler does nothing, sent so that a blocking KVM_RUN returns EINTR.

@@ -20,6 +20,11 @@ final class ConsoleRelay: Sendable {
         /// When clients that are behind are given up; `nil` while the machine runs.
         var deadline: Int64?
 
+        /// Whether one of these is its own, or it has clients, who may have said something meanwhile.
+        func concerns(_ ready: Set<CInt>) -> Bool {
+            ready.contains(stream.number) || !clients.isEmpty || deadline != nil || (listener.map { ready.contains($0.file.number) } ?? false)
+        }
+
         var isFinished: Bool {
             guard let deadline else { return false }
             return !clients.contains(where: \.isBehind) || SystemClock.monotonic() >= deadline
@@ -99,11 +104,13 @@ final class ConsoleRelay: Sendable {
         }
         _ = try? poll.wait(timeout: deadline.map { .nanoseconds(max(0, $0 - SystemClock.monotonic())) })
         wake.take()
+        let ready = poll.ready
         // Descriptors that were waited for stay open until here.
         withExtendedLifetime(watched) {
             lines.withLock { lines in
-                for index in lines.indices { Self.serve(&lines[index]) }
-                lines.removeAll(where: \.isFinished)
+                // With many machines most have nothing to say.
+                for index in lines.indices where lines[index].concerns(ready) { Self.serve(&lines[index]) }
+                if deadline != nil { lines.removeAll(where: \.isFinished) }
             }
         }
     }

@@ -104,6 +104,7 @@ package final class VarlinkServer: Sendable {
     }
 
     private func serve(_ client: ConnectionSocket) {
+        SystemThread.setUrgent(true)  // mostly it waits, and what it tells an operator of is over
         var connection = Connection(client, stopping: stopping.descriptor.number, limits: configuration.limits)
         CallHandler(service: service).serve(&connection)
     }

@@ -133,7 +133,11 @@ final class HandoverRun {
 
     /// Starts a worker of `image` and has it build the machine beside the running one.
     func prepare(generation: UInt32, image: WorkerImage) throws(Trouble) -> Worker {
+        // While the guest runs there is time; who waits for longer than a preparation may take does not wait for those that do not end.
+        var hasPlace = false
+        defer { if hasPlace { host.preparations.leave() } }
         let worker = try step(.spawn, nil) { () throws(Trouble) in
+            if !committed { hasPlace = host.preparations.enter(within: host.configuration.prepareDeadline) }
             do { return try WorkerLauncher(host: host, spec: spec, slot: slot).launch(image, generation: generation) } catch {
                 throw Trouble(step: .spawn, side: .supervisor, failure: .failed("\(error)"))
             }

@@ -52,6 +52,8 @@ package final class Host: Sendable {
     package let users: WorkerUsers
     /// At most this many machines are in blackout at once.
     let admission: Admission
+    /// At most this many workers build their machines at once: more would only take the CPUs from the machines in blackout.
+    let preparations: Admission
     let events: EventLog
     let logs: WorkerLogs
     /// Whether limits can be raised above our own: each worker may then lock its machine's memory.
@@ -68,6 +70,7 @@ package final class Host: Sendable {
         users = WorkerUsers(base: changesUsers ? configuration.workerUserBase : nil)
         images = ImageStore(directories: configuration.imageDirectories, custody: custody, users: users)
         admission = Admission(limit: max(1, SystemClock.processorCount / 2))
+        preparations = Admission(limit: max(1, SystemClock.processorCount / 2))
         events = EventLog()
         logs = try WorkerLogs()
         self.hook = hook
@@ -79,8 +82,7 @@ package final class Host: Sendable {
 
     /// Gives back everything of a machine that is off.
     func releaseCustody(of machine: String) {
-        guard let keys = try? custody.list() else { return }
-        for key in keys where key.machine == machine { try? custody.drop(key) }
+        for key in (try? custody.keys(of: machine)) ?? [] { try? custody.drop(key) }
     }
 
     /// Opens a kernel or initial RAM disk below the configured directories, without following links.
@@ -104,7 +106,7 @@ package final class Host: Sendable {
     }
 }
 
-/// Lets a bounded number of machines into the blackout at once: with more than the CPUs can serve, each would be stopped for longer.
+/// Lets a bounded number of machines do something at once: with more than the CPUs can serve, each would take longer.
 final class Admission: Sendable {
     private let free: Mutex<Int>
     private let changes = Futex()

@@ -52,6 +52,8 @@ final class MachineController: @unchecked Sendable {
         var operation: (name: String, since: Int64)?
         var closed = false
     }
+    /// For handovers, and for writing records as JSON, which takes the most.
+    private static let stackSize = 512 << 10
     private let mailbox = Mutex(Mailbox())
     private let wake: EventDescriptor
     /// Readable while the operator wants the handover under way to end.
@@ -107,7 +109,7 @@ final class MachineController: @unchecked Sendable {
     /// Starts the machine's thread; `first` runs on it before anything else, and is let go of then.
     func start(_ first: (@Sendable (MachineController) -> Void)? = nil) throws {
         if let first { mailbox.withLock { $0.commands.insert(Command(body: first, isOperation: false), at: 0) } }
-        let thread = try SystemThread(name: "m/\(spec.name)") { [self] in loop() }
+        let thread = try SystemThread(name: "m/\(spec.name)", stack: Self.stackSize) { [self] in loop() }
         thread.detach()
     }
 
@@ -141,6 +143,7 @@ final class MachineController: @unchecked Sendable {
     // MARK: The machine's thread
 
     private func loop() {
+        SystemThread.setUrgent(true)
         while !mailbox.withLock({ $0.closed && $0.commands.isEmpty }) {
             let command = mailbox.withLock { $0.commands.isEmpty ? nil : $0.commands.removeFirst() }
             if let command {

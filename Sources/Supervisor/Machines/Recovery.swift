@@ -10,11 +10,10 @@ struct Recovery {
     private var host: Host { core.host }
 
     func adoptAll() throws(CustodyError) -> [MachineController] {
-        let keys = try host.custody.list()
-        let names = Set(keys.map(\.machine)).subtracting([""])
-        return names.sorted().compactMap { name in
+        let machines = Dictionary(grouping: try host.custody.list(), by: \.machine)
+        return machines.filter { $0.key != "" }.sorted { $0.key < $1.key }.compactMap { name, keys in
             do {
-                return try adopt(name, keys.filter { $0.machine == name })
+                return try adopt(name, keys)
             } catch {
                 host.events.append(.warning, machine: name, detail: "cannot be taken over: \(error); its worker runs on")
                 writeToStandardError("batond: \(name) cannot be taken over: \(error); its worker runs on")

@@ -53,7 +53,7 @@ struct PassthroughResources: Sendable {
         var resources = PassthroughResources()
         let wanted = spec.passthroughDevices
         if wanted.isEmpty { return resources }
-        let names = try custody.list().filter { $0.machine == spec.name && $0.generation == 0 }.map(\.name)
+        let names = try custody.keys(of: spec.name).filter { $0.generation == 0 }.map(\.name)
         let held = Set(names)
         func get(_ name: String) throws(CustodyError) -> SharedDescriptor { try custody.get(CustodyKey(machine: spec.name, name: name)) }
         func take(_ name: String) throws(CustodyError) -> SharedDescriptor? { held.contains(name) ? try get(name) : nil }

@@ -11,10 +11,14 @@ package final class ImageStore: Sendable {
     private let directories: [String]
     private let custody: CustodyClient
     private let admitted = Mutex<[String: WorkerImage]>([:])
+    /// The digests of files by how they were when they were read.
+    private let read = Mutex<[FileStamp: String]>([:])
     private let identity: WorkerUsers
 
     /// Largest image that is copied.
     static let sizeLimit = 256 << 20
+    /// Most files remembered.
+    private static let mostRead = 256
     /// Longest description that is read.
     static let descriptionLimit = 64 << 10
     /// Longest that an image may take to describe itself, in nanoseconds. It takes milliseconds; a host whose CPUs are all taken makes seconds of them.
@@ -27,13 +31,28 @@ package final class ImageStore: Sendable {
         identity = users
     }
 
-    /// Copies, seals, hashes and describes the image at `path`, or returns the one admitted before with the same bytes.
+    /// A file that was changed less long ago than this is read again: a change right after would look the same where clocks are coarse.
+    private static let stillChanging: Int64 = 3_000_000_000
+
+    /// Copies, seals, hashes and describes the image at `path`, or returns the one admitted before with the same bytes. A file that has not
+    /// changed since it was read is not read again: what would be executed is the sealed copy in any case.
     package func admit(path: String) throws(ControlError) -> WorkerImage {
         let directory = directories.contains { path.hasPrefix($0.hasSuffix("/") ? $0 : $0 + "/") }
         guard directory, !path.split(separator: "/").contains("..") else {
             throw .imageNotAllowed(path: path, reason: "it is not below an allowed image directory (\(directories.joined(separator: ", ")))")
         }
-        let (file, digest) = try sealedCopy(of: path)
+        let source = try open(path)
+        let before = try? source.stamp()
+        if let before, let digest = read.withLock({ $0[before] }), let known = admitted.withLock({ $0[digest] }) { return known }
+        SystemThread.setUrgent(false)
+        defer { SystemThread.setUrgent(true) }
+        let (file, digest) = try sealedCopy(of: source, path)
+        if let before, before == (try? source.stamp()), SystemClock.wall() - before.changed > Self.stillChanging {
+            read.withLock { read in
+                if read.count >= Self.mostRead { read.removeAll() }
+                read[before] = digest
+            }
+        }
         if let known = admitted.withLock({ $0[digest] }) { return known }
         let description = try describe(file, path: path, digest: digest)
         let image = WorkerImage(description: description, file: file)
@@ -80,10 +99,22 @@ package final class ImageStore: Sendable {
 
     private static func key(_ digest: String) -> CustodyKey { CustodyKey(machine: "", name: "image-" + digest.prefix(32)) }
 
-    private func sealedCopy(of path: String) throws(ControlError) -> (SharedDescriptor, digest: String) {
+    private func open(_ path: String) throws(ControlError) -> OwnedDescriptor {
         do {
             let source = try OwnedDescriptor.open(path, .readNow)
             guard source.isRegularFile else { throw ControlError.imageNotAllowed(path: path, reason: "it is not a file") }
+            return source
+        } catch let error as ControlError {
+            throw error
+        } catch Errno.tooManySymbolicLinkLevels {
+            throw .imageNotAllowed(path: path, reason: "there is a symbolic link in its path; name the file itself")
+        } catch {
+            throw .imageNotAllowed(path: path, reason: "it cannot be opened: \(error)")
+        }
+    }
+
+    private func sealedCopy(of source: borrowing OwnedDescriptor, _ path: String) throws(ControlError) -> (SharedDescriptor, digest: String) {
+        do {
             let name = path.split(separator: "/").last.map(String.init) ?? "image"
             let copy = try MemoryDescriptor.sealedCopy(of: source, name: name, limit: Self.sizeLimit).takeDescriptor()
             var hash = SHA256()
@@ -99,8 +130,6 @@ package final class ImageStore: Sendable {
             return (SharedDescriptor(copy), digest)
         } catch let error as ControlError {
             throw error
-        } catch Errno.tooManySymbolicLinkLevels {
-            throw .imageNotAllowed(path: path, reason: "there is a symbolic link in its path; name the file itself")
         } catch {
             throw .imageNotAllowed(path: path, reason: "it cannot be copied: \(error)")
         }

@@ -62,9 +62,11 @@ final class WorkerLogs: Sendable {
         for line in watched { poll.add(line.stream.number) }
         _ = try? poll.wait(timeout: nil)
         wake.take()
+        let ready = poll.ready
+        if ready.isEmpty { return }
         withExtendedLifetime(watched) {
             lines.withLock { lines in
-                for index in lines.indices { Self.drain(&lines[index]) }
+                for index in lines.indices where ready.contains(lines[index].stream.number) { Self.drain(&lines[index]) }
                 lines.removeAll(where: \.hasEnded)
             }
         }

@@ -97,6 +97,13 @@ final class Machine: Sendable {
         return parked
     }
 
+    /// Gives the calling thread and the vCPUs' the CPU as soon as they wake: what else a host does, preparing other machines' handovers
+    /// for one, waits rather than this guest.
+    func setUrgent(_ urgent: Bool) {
+        SystemThread.setUrgent(urgent)
+        for thread in threads { thread.setUrgent(urgent) }
+    }
+
     /// How many vCPU threads answer a kick in time.
     func countAlive(within timeout: Duration) -> Int {
         threads.count { $0.isAlive(within: timeout) }

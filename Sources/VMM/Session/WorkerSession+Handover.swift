@@ -19,6 +19,7 @@ extension WorkerSession {
             if !isPaused { machine.devices.resume() }
             throw error
         }
+        machine.setUrgent(true)
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience
         let report = Report.settled(began: began, drained: SystemClock.monotonic())
@@ -61,6 +62,7 @@ extension WorkerSession {
         case .settled:
             settleEnd = nil
             if !isPaused { try current().devices.resume() }
+            try current().setUrgent(false)
             phase = isPaused ? .paused : .running
             return .resumed(overdue: false)
         case .frozen:
@@ -79,6 +81,7 @@ extension WorkerSession {
             return false
         }
         if !isPaused { machine?.run() }
+        machine?.setUrgent(false)
         phase = isPaused ? .paused : .running
         return true
     }

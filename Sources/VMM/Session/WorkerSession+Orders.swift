@@ -97,6 +97,7 @@ extension WorkerSession {
             checkpoint = try leases.checkpoint(writable: false, vcpus: built.machine.blueprint.vcpus)
             adopt(built.machine, Commitment(try leases.commitWord(), generation: generation))
             try failpoints.reached(.prepared)
+            built.machine.setUrgent(true)
             phase = .prepared
             reply(.prepared(populated: UInt64(built.populated)), to: preparedSequence)
         } catch {
@@ -150,6 +151,7 @@ extension WorkerSession {
     private func takeAddresses() throws(VMMError) -> Report {
         try require(.running, .paused, for: "take addresses")
         let machine = try current()
+        machine.setUrgent(false)  // the handover's first order without hurry
         try failpoints.reached(.takeAddresses)
         try machine.takeAddresses()
         return .done

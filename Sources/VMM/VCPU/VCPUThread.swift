@@ -58,6 +58,8 @@ final class VCPUThread: Sendable {
     /// CLOCK_MONOTONIC just before the first KVM_RUN after the last start.
     private let firstRun = Atomic<Int64>(0)
     private let thread = Mutex<SystemThread?>(nil)
+    /// The kernel's id of it; 0 until it has begun.
+    private let threadID = Atomic<Int32>(0)
     /// Opened when this thread has reached the goal it was given last.
     private let arrivals: Latch
 
@@ -108,6 +110,12 @@ final class VCPUThread: Sendable {
     /// What is left to do, once, when the vCPU is about to run. `nil`: nothing any more.
     func beforeRunning(_ finishing: Finishing?) { mail.withLock { $0.beforeRunning = finishing } }
 
+    /// Gives it the CPU as soon as it wakes, for the time of a handover.
+    func setUrgent(_ urgent: Bool) {
+        let id = threadID.load(ordering: .relaxed)
+        if id != 0 { SystemThread.setUrgent(urgent, thread: id) }
+    }
+
     /// Ends the thread.
     func finish() {
         post { $0.goal = .finish }
@@ -137,6 +145,7 @@ final class VCPUThread: Sendable {
 
     private func loop() {
         SystemThread.allowKicks()
+        threadID.store(SystemThread.currentID, ordering: .relaxed)
         if !affinity.isEmpty { try? SystemThread.setAffinity(affinity) }
         var seen = letters.value &- 1
         var goal = Goal.park

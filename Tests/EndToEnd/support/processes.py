@@ -146,6 +146,12 @@ def kill(pid, number=signal.SIGKILL):
         pass
 
 
+def stop(pid):
+    """SIGSTOP, until it has reached every thread: the one that is woken next must not go on meanwhile."""
+    kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(status(pid, task)["State"].startswith("T") for task in os.listdir(f"/proc/{pid}/task")), f"process {pid} is stopped")
+
+
 def reap(pids):
     """Takes in those of the processes that have become children of this one and have ended."""
     for pid in pids:
