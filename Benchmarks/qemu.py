@@ -17,7 +17,8 @@ from support import clocks, processes, programs
 from support.evidence import Evidence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PATIENCE = 30
+# A QEMU that starts has longer: in the lab, on a busy host, loading it takes its time, and nothing stands still meanwhile.
+PATIENCE, PATIENCE_TO_START = 30, 120
 
 
 class Failed(Exception):
@@ -56,7 +57,7 @@ class Monitor:
     """A QMP connection; events are kept until asked for."""
 
     def __init__(self, path, process):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_TO_START
         while True:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -151,7 +152,8 @@ def transfer(monitor, directory, number, start, ready):
     process, path = start(["-incoming", "defer", "-incoming", json.dumps(cpr)])
     try:
         monitor.command("migrate-set-parameters", mode="cpr-transfer")
-        processes.wait_until(lambda: process.poll() is not None or _listens(cpr["addr"]["path"]), "the new QEMU listens")
+        listens = lambda: process.poll() is not None or _listens(cpr["addr"]["path"])
+        processes.wait_until(listens, "the new QEMU listens", PATIENCE_TO_START)
         monitor.command("migrate", channels=[main, cpr])
         incoming = Monitor(path, process)
         tell_events(incoming)
