@@ -3,7 +3,6 @@
 #include "clinux_threads.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,7 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Runs in the child, between clone3 and execveat: raw system calls only, since glibc's wrappers expect the parent's other threads.
+// Runs in the child, between clone and execveat, in the parent's memory: raw system calls only, since glibc's wrappers act for all of the
+// parent's threads, and nothing is written but this stack.
 static void become(const struct cl_spawn *r) {
     int n = r->descriptor_count;
     // Copies are parked above every number that is still to be copied, and above those they end up at.
@@ -55,24 +55,28 @@ static void become(const struct cl_spawn *r) {
     syscall(SYS_execveat, parked + n, "", r->arguments, r->environment, AT_EMPTY_PATH);
 }
 
+static int child(void *request) {
+    become(request);
+    syscall(SYS_exit_group, 127);
+    return 127;
+}
+
 int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {
     if (request->descriptor_count < 0 || request->descriptor_count > 64) return -EINVAL;
+    // The child borrows our memory until it executes (clone(2), CLONE_VFORK). A copy would cost as much as we have memory, and all our threads page
+    // faults afterwards. Handlers are the parent's until then, but every signal is blocked, and ours do nothing.
+    static int usual = -1;
+    if (usual < 0) usual = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+    _Alignas(16) char stack[16384];
     int handle = -1;
-    struct clone_args args;
-    memset(&args, 0, sizeof args);
-    args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
-    args.pidfd = (uint64_t)(uintptr_t)&handle;
-    args.exit_signal = SIGCHLD;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    long pid = syscall(SYS_clone3, &args, sizeof args);
-    if (pid == 0) {
-        become(request);
-        syscall(SYS_exit_group, 127);
-    }
+    int pid = clone(child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, (void *)(uintptr_t)request, &handle);
     int error = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    // A change of users in the child marks the memory, which is ours.
+    if (request->uid != CL_KEEP_ID && usual == 1) prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     if (pid < 0) return -error;
     *pidfd = handle;
     return pid;
