@@ -70,8 +70,17 @@ int cl_epoll(void) {
 }
 
 int cl_epoll_add(int epoll, int fd, int edge) {
-    struct epoll_event event = { .events = edge ? EPOLLIN | EPOLLET : EPOLLIN };
+    struct epoll_event event = { .events = edge ? EPOLLIN | EPOLLET : EPOLLIN, .data.fd = fd };
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+int cl_epoll_remove(int epoll, int fd) { return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) ? -errno : 0; }
+
+int cl_epoll_ready(int epoll, int *numbers, int room) {
+    struct epoll_event events[64];
+    int n = epoll_wait(epoll, events, room < 64 ? room : 64, 0);
+    for (int i = 0; i < n; i++) numbers[i] = events[i].data.fd;
+    return n < 0 ? -errno : n;
 }
 
 int cl_epoll_wait(int epoll) {

@@ -40,13 +40,33 @@ package struct Poll {
     /// What came for the entry added at `index`.
     package func result(at index: Int) -> Readiness { Readiness(rawValue: entries[index].revents) }
 
-    /// The numbers of all descriptors for which something came.
-    package var ready: Set<CInt> { Set(entries.lazy.filter { $0.revents != 0 }.map(\.fd)) }
-
     /// Waits for one descriptor to become ready.
     package static func one(_ number: CInt, _ interest: Readiness = .readable, timeout: Duration?) throws(Errno) -> Bool {
         var poll = Poll([(number, interest)])
         return try poll.wait(timeout: timeout) > 0
+    }
+}
+
+/// Descriptors that are waited for as one, for input (epoll(7)): waiting costs the same however many there are.
+///
+/// Each is removed before it is closed. Safe from any thread; what is added while another thread waits counts at once.
+package final class WatchedDescriptors: Sendable {
+    private let epoll: OwnedDescriptor
+
+    package init() throws(Errno) { epoll = try OwnedDescriptor(checking: cl_epoll()) }
+
+    /// Readable when one of them is, or has hung up.
+    package var number: CInt { epoll.number }
+
+    package func add(_ number: CInt) throws(Errno) { try check(cl_epoll_add(epoll.number, number, 0)) }
+    package func remove(_ number: CInt) { _ = cl_epoll_remove(epoll.number, number) }
+
+    /// Some of those that are ready now; the others' turn is the next time.
+    package func ready() -> Set<CInt> {
+        var numbers = [CInt](repeating: -1, count: 64)
+        // SAFETY: the shim writes no more than it is told there is room for.
+        let count = unsafe numbers.withUnsafeMutableBufferPointer { unsafe cl_epoll_ready(epoll.number, $0.baseAddress, CInt($0.count)) }
+        return Set(numbers.prefix(Int(max(0, count))))
     }
 }
 

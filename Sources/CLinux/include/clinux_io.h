@@ -28,4 +28,6 @@ int cl_tap_attach(int fd, int on);                          // TUNSETQUEUE; -EIN
 int cl_epoll(void);
 int cl_epoll_add(int epoll, int fd, int edge);
 int cl_epoll_wait(int epoll);                               // 1, or -errno
+int cl_epoll_remove(int epoll, int fd);
+int cl_epoll_ready(int epoll, int *numbers, int room);     // those that are ready now, without waiting; at most 64 at a time
 #endif

@@ -20,9 +20,12 @@ final class ConsoleRelay: Sendable {
         /// When clients that are behind are given up; `nil` while the machine runs.
         var deadline: Int64?
 
-        /// Whether one of these is its own, or it has clients, who may have said something meanwhile.
+        /// Whether there is more to wait for than output of the guest and new clients.
+        var isSpecial: Bool { !clients.isEmpty || guestIsFull || deadline != nil }
+
+        /// Whether one of these is its own, or others may have had something to say.
         func concerns(_ ready: Set<CInt>) -> Bool {
-            ready.contains(stream.number) || !clients.isEmpty || deadline != nil || (listener.map { ready.contains($0.file.number) } ?? false)
+            isSpecial || ready.contains(stream.number) || (listener.map { ready.contains($0.file.number) } ?? false)
         }
 
         var isFinished: Bool {
@@ -32,6 +35,8 @@ final class ConsoleRelay: Sendable {
     }
     private let lines = Mutex<[Line]>([])
     private let wake: EventDescriptor
+    /// The streams and listeners of all machines that run.
+    private let watched: WatchedDescriptors
 
     /// What a client that attaches is shown of the past.
     static let recall = 16 << 10
@@ -40,6 +45,7 @@ final class ConsoleRelay: Sendable {
 
     init() throws(Errno) {
         wake = try EventDescriptor()
+        watched = try WatchedDescriptors()
     }
 
     func start() throws(Errno) {
@@ -51,8 +57,11 @@ final class ConsoleRelay: Sendable {
     func add(machine: String, stream: SharedDescriptor, logPath: String, listener: SocketListener?) throws(Errno) {
         try stream.descriptor.setNonBlocking(true)
         let log = try ConsoleLog(path: logPath)
-        lines.withLock { $0.append(Line(machine: machine, stream: stream, log: log, listener: listener)) }
-        wake.signal()
+        try lines.withLock { lines throws(Errno) in
+            try watched.add(stream.number)
+            if let listener { try watched.add(listener.file.number) }
+            lines.append(Line(machine: machine, stream: stream, log: log, listener: listener))
+        }
     }
 
     /// The machine is off: takes in what is left, and lets the clients go once they have it.
@@ -61,6 +70,8 @@ final class ConsoleRelay: Sendable {
         lines.withLock { lines in
             for index in lines.indices where lines[index].machine == machine && lines[index].deadline == nil {
                 lines[index].listener?.remove()
+                watched.remove(lines[index].stream.number)
+                if let listener = lines[index].listener { watched.remove(listener.file.number) }
                 Self.drain(&lines[index])
                 lines[index].deadline = deadline
             }
@@ -86,31 +97,24 @@ final class ConsoleRelay: Sendable {
     }
 
     private func serveOnce() {
-        var poll = Poll([(wake.descriptor.number, .readable)])
+        var poll = Poll([(wake.descriptor.number, .readable), (watched.number, .readable)])
         var deadline: Int64?
-        let watched = lines.withLock { lines in
-            for line in lines {
-                if let end = line.deadline {
-                    deadline = min(deadline ?? end, end)
-                } else {
-                    poll.add(line.stream.number, line.guestIsFull ? [.readable, .writable] : .readable)
-                    if let listener = line.listener { poll.add(listener.file.number) }
-                }
-                for client in line.clients {
-                    poll.add(client.connection.number, client.interest(guestTakes: !line.guestIsFull && line.deadline == nil))
-                }
+        // Descriptors that are waited for here stay open until the wait is over.
+        let special = lines.withLock { $0.filter(\.isSpecial) }
+        for line in special {
+            if let end = line.deadline { deadline = min(deadline ?? end, end) } else if line.guestIsFull { poll.add(line.stream.number, .writable) }
+            for client in line.clients {
+                poll.add(client.connection.number, client.interest(guestTakes: !line.guestIsFull && line.deadline == nil))
             }
-            return lines
         }
         _ = try? poll.wait(timeout: deadline.map { .nanoseconds(max(0, $0 - SystemClock.monotonic())) })
         wake.take()
-        let ready = poll.ready
-        // Descriptors that were waited for stay open until here.
-        withExtendedLifetime(watched) {
+        withExtendedLifetime(special) {
             lines.withLock { lines in
+                let ready = watched.ready()
                 // With many machines most have nothing to say.
                 for index in lines.indices where lines[index].concerns(ready) { Self.serve(&lines[index]) }
-                if deadline != nil { lines.removeAll(where: \.isFinished) }
+                lines.removeAll(where: \.isFinished)
             }
         }
     }

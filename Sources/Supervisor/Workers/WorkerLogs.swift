@@ -15,10 +15,10 @@ final class WorkerLogs: Sendable {
         var hasEnded = false
     }
     private let lines = Mutex<[Line]>([])
-    private let wake: EventDescriptor
+    private let watched: WatchedDescriptors
 
     init() throws(Errno) {
-        wake = try EventDescriptor()
+        watched = try WatchedDescriptors()
     }
 
     func start() throws(Errno) {
@@ -42,33 +42,31 @@ final class WorkerLogs: Sendable {
         try lines.withLock { lines throws(Errno) in
             let log: ConsoleLog
             if let other = lines.first(where: { $0.machine == machine }) { log = other.log } else { log = try ConsoleLog(path: path) }
+            try watched.add(stream.number)
             lines.append(Line(machine: machine, generation: generation, stream: stream, log: log))
         }
-        wake.signal()
     }
 
     /// The worker has ended: what it wrote last is in the file when this returns.
     func finish(machine: String, generation: UInt32) {
         lines.withLock { lines in
-            for index in lines.indices where lines[index].machine == machine && lines[index].generation == generation { Self.drain(&lines[index]) }
+            for index in lines.indices where lines[index].machine == machine && lines[index].generation == generation {
+                Self.drain(&lines[index])
+                watched.remove(lines[index].stream.number)
+            }
             lines.removeAll { $0.machine == machine && $0.generation == generation }
         }
     }
 
     private func serveOnce() {
-        var poll = Poll([(wake.descriptor.number, .readable)])
-        // Descriptors that are waited for stay open until the wait is over.
-        let watched = lines.withLock { $0 }
-        for line in watched { poll.add(line.stream.number) }
-        _ = try? poll.wait(timeout: nil)
-        wake.take()
-        let ready = poll.ready
-        if ready.isEmpty { return }
-        withExtendedLifetime(watched) {
-            lines.withLock { lines in
-                for index in lines.indices where ready.contains(lines[index].stream.number) { Self.drain(&lines[index]) }
-                lines.removeAll(where: \.hasEnded)
+        _ = try? Poll.one(watched.number, timeout: nil)
+        lines.withLock { lines in
+            let ready = watched.ready()
+            for index in lines.indices where ready.contains(lines[index].stream.number) {
+                Self.drain(&lines[index])
+                if lines[index].hasEnded { watched.remove(lines[index].stream.number) }
             }
+            lines.removeAll(where: \.hasEnded)
         }
     }
 
