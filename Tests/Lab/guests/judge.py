@@ -47,6 +47,12 @@ def loads(results, connections=1):
     return wrong
 
 
+def disk(results):
+    """fio alone, of a guest that has not all loads."""
+    found = results.get("disk", {})
+    return [] if found.get("failed") == "0" and int(found.get("runs", 0)) > 0 else [f"fio: {found}"]
+
+
 def clock(before, after, most_us=MOST_CLOCK_ERROR_US):
     error = after.error_us(before)
     return [] if abs(error) < most_us else [f"the guest's clock is off by {error:+.0f} us after {(after.host_ns - before.host_ns) / 1e9:.0f} s"]

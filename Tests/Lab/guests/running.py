@@ -104,7 +104,8 @@ class Running:
                 results.setdefault(word, {}).update(FIELD.findall(rest))
         # Since it was ready, not only now.
         results["problems"] = [line for line in self.serial.lines[self._since:] if PROBLEM.match(line)]
-        results["numbered"] = {tag: self.numbered(tag, stream) for tag, stream in (("tty", "serial"), ("hvc", "hvc"), ("stream", "stream"))}
+        streams = (("tty", "serial"), ("hvc", "hvc"), ("stream", "stream")) if self.spec.profile == "mixed" else ()
+        results["numbered"] = {tag: self.numbered(tag, stream) for tag, stream in streams}
         return results
 
     def numbered(self, tag, stream, seconds=20):
