@@ -17,8 +17,7 @@ NOTED = 120_000
 PARTS = ["park", "save", "load", "commit", "fence", "running"]
 # A message is written by one process and heard by another: (name, end of the step before it, beginning of the one after).
 MESSAGES = [
-    ("saved → supervisor", ("save", "end"), ("saved", "end")),
-    ("supervisor → load", ("saved", "end"), ("load", "begin")),
+    ("saved → load", ("save", "end"), ("load", "begin")),
     ("loaded → supervisor", ("load", "end"), ("loaded", "end")),
     ("supervisor → grant", ("fence", "end"), ("running", "begin")),
 ]

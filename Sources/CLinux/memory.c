@@ -88,6 +88,18 @@ int cl_futex_wake(void *address, int count) {
     return r < 0 ? -errno : (int)r;
 }
 
+// The low half of a little-endian word; without PRIVATE, since other processes wait and wake.
+int cl_word_wait(void *address, uint64_t value, int64_t timeout_ns) {
+    struct timespec limit = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };
+    long r = syscall(SYS_futex, address, FUTEX_WAIT, (uint32_t)value, timeout_ns < 0 ? NULL : &limit, NULL, 0);
+    return r ? -errno : 0;
+}
+
+int cl_word_wake(void *address) {
+    long r = syscall(SYS_futex, address, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    return r < 0 ? -errno : (int)r;
+}
+
 void cl_copy_in(void *destination, const void *source, size_t length) {
     memcpy(destination, source, length);
     __asm__ volatile("" ::: "memory");

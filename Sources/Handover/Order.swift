@@ -17,6 +17,9 @@ package enum Order: Sendable, Equatable {
     case save(freezeNanoseconds: UInt64)
     /// Copy, verify and decode the checkpoint of `length` bytes whose digest this is; stay stopped. Answer: `loaded`.
     case load(length: UInt64, digest: UInt32)
+    /// As `load`, as soon as the commit word says that the outgoing worker has frozen, which is waited for at most `patienceNanoseconds`. For
+    /// images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `loaded`.
+    case loadWhenFrozen(patienceNanoseconds: UInt64)
     /// Run. Answer: `running`.
     case grant
     /// Abort: thaw, if the commit word can still be won, and run on. Answer: `resumed`.
@@ -59,6 +62,7 @@ extension Order {
         case .requestPowerOff: 15
         case .fingerprint: 16
         case .retire: 17
+        case .loadWhenFrozen: 18
         }
     }
 
@@ -80,6 +84,7 @@ extension Order {
             writer.u64(length)
             writer.u32(digest)
         case .settle(let holdNanoseconds): writer.u64(holdNanoseconds)
+        case .loadWhenFrozen(let patienceNanoseconds): writer.u64(patienceNanoseconds)
         case .grant, .resume, .takeAddresses, .pause, .unpause, .health, .locate, .requestPowerOff, .fingerprint, .retire: break
         }
     }
@@ -106,8 +111,15 @@ extension Order {
         case 15: self = .requestPowerOff
         case 16: self = .fingerprint
         case 17: self = .retire
+        case 18: self = .loadWhenFrozen(patienceNanoseconds: try reader.u64())
         default: throw .invalid(offset: 6, field: "the kind of an order", value: UInt64(kind))
         }
         try reader.finish()
     }
+}
+
+/// What an image may be able to do, beyond what every image does: names in its description.
+package enum WorkerFeature {
+    /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/loadWhenFrozen(patienceNanoseconds:)``.
+    package static let loadsWhenFrozen = "load-when-frozen"
 }

@@ -157,6 +157,12 @@ package struct SharedWord: @unchecked Sendable {
     package func load() -> UInt64 { unsafe cl_load64(address) }
     package func store(_ value: UInt64) { unsafe cl_store64(address, value) }
 
+    /// Wakes whoever waits for the word to change, in any process (futex(2)).
+    package func wake() { _ = unsafe cl_word_wake(address) }
+
+    /// Waits while the low 32 bits are those of `value`, at most `timeout`. May return early.
+    package func wait(while value: UInt64, timeout: Duration) { _ = unsafe cl_word_wait(address, value, max(0, timeout.nanoseconds)) }
+
     /// Stores `desired` if the word holds `expected`; otherwise returns what it holds.
     package func exchange(expected: UInt64, desired: UInt64) -> (exchanged: Bool, found: UInt64) {
         var found = expected

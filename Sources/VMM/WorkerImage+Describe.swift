@@ -18,7 +18,7 @@ extension WorkerImage {
         return "{\(fields.joined(separator: ","))}"
     }
 
-    private static let features = ["transfer", "pvh", "bzimage", "serial-8250", "pit-8254"]
+    private static let features = ["transfer", WorkerFeature.loadsWhenFrozen, "pvh", "bzimage", "serial-8250", "pit-8254"]
     private static let needs = [
         "linux-5.14", "KVM_CAP_IRQCHIP", "KVM_CAP_USER_MEMORY", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_XSAVE", "KVM_CAP_ADJUST_CLOCK",
     ]

@@ -13,7 +13,7 @@ import Wire
                 affinities: [[1], [2, 3]], devices: DeviceSpecificationTests.everyKind)),
         .exportBlueprint(versions: [SectionVersion(name: "cpu", version: 3)]), .prepare(blueprint: [1, 2, 3]), .settle(holdNanoseconds: 7),
         .save(freezeNanoseconds: 50_000_000), .load(length: 17406, digest: 0xDEAD_BEEF), .grant, .resume, .takeAddresses, .pause, .unpause, .health,
-        .locate, .requestPowerOff, .fingerprint, .retire,
+        .locate, .requestPowerOff, .fingerprint, .retire, .loadWhenFrozen(patienceNanoseconds: 300_000_000),
     ]
 
     static let reports: [Report] = [

@@ -35,6 +35,9 @@ void cl_store16(void *address, uint16_t value);                                /
 void cl_fence(void);                                                           // sequentially consistent
 int cl_futex_wait(void *address, uint32_t value, int64_t timeout_ns);         // 0, -EAGAIN, -EINTR, -ETIMEDOUT
 int cl_futex_wake(void *address, int count);
+// For 64-bit words that processes share: waits while the low 32 bits are those of `value`; wakes everybody.
+int cl_word_wait(void *address, uint64_t value, int64_t timeout_ns);          // as cl_futex_wait
+int cl_word_wake(void *address);
 
 // Bulk copies that the compiler may not merge with other accesses to memory a guest changes.
 void cl_copy_in(void *destination, const void *source, size_t length);

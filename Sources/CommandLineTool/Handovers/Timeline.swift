@@ -106,6 +106,8 @@ extension Timeline.Window {
         for (index, span) in spans.enumerated() {
             let begin = min(max(span.begin, range.lowerBound), range.upperBound)
             let end = span.end.map { min(max($0, begin), range.upperBound) }
+            // What the supervisor heard of while somebody was already at work on what comes next.
+            if messages, let end, end < cursor { continue }
             // What began and has no end, though later steps ended, was only not told apart from them.
             if end == nil, spans[(index + 1)...].contains(where: { $0.end != nil }) { continue }
             if messages, begin > cursor, let last = side, let first = span.sides?.first, last != first {

@@ -62,6 +62,8 @@ final class HandoverRun {
     /// Of the machine as the outgoing worker shows it; every other must show the same. Empty in recovery: loading compares it too.
     var fingerprint: [UInt8] = []
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
+    /// The report that the incoming worker gives when it has loaded by itself.
+    private var expectedLoad: UInt32?
     var settled = false
     /// The operator's abort is honoured until then.
     var committed = false
@@ -108,6 +110,7 @@ final class HandoverRun {
             }
             defer { host.admission.leave() }
             try settle()
+            try expectLoad(by: worker)
             try stopAndSave()
             try load(worker)
             try commit(to: worker)
@@ -213,6 +216,14 @@ final class HandoverRun {
         }
     }
 
+    /// Has the incoming worker load by itself when the outgoing one freezes, if both know how.
+    private func expectLoad(by worker: Worker) throws(Trouble) {
+        let images = [outgoing.image.description, worker.image.description]
+        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return }
+        let patience = UInt64(max(1, budget.nanoseconds))
+        do { expectedLoad = try worker.post(.loadWhenFrozen(patienceNanoseconds: patience)) } catch { throw trouble(error, worker, .load) }
+    }
+
     // MARK: Blackout
 
     private func stopAndSave() throws(Trouble) {
@@ -233,12 +244,20 @@ final class HandoverRun {
 
     func load(_ worker: Worker) throws(Trouble) {
         host.hook(.load)
-        let report = try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
+        let report = try loaded(worker)
         guard case .loaded(let began, let loaded) = report else { throw unexpected(report, .load, .incoming) }
         times.begin(.load, at: began)
         times.end(.load, at: loaded)
         times.end(.loaded)
         host.hook(.loaded)
+    }
+
+    private func loaded(_ worker: Worker) throws(Trouble) -> Report {
+        guard let expected = expectedLoad, worker === incoming else {
+            return try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
+        }
+        expectedLoad = nil
+        do { return try worker.report(to: expected, within: budget, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .load) }
     }
 
     /// The commit point: from here on only the incoming generation may run.
@@ -324,5 +343,6 @@ final class HandoverRun {
         try? worker.process.send(.kill)
         discarded.append(worker)
         incoming = nil
+        expectedLoad = nil
     }
 }

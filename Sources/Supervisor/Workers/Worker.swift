@@ -67,6 +67,11 @@ package final class Worker: @unchecked Sendable {
     func order(
         _ order: Order, descriptors: [SharedDescriptor] = [], within limit: Duration, abort: CInt? = nil
     ) throws(WorkerFailure) -> Report {
+        try report(to: try post(order, descriptors: descriptors), within: limit, abort: abort)
+    }
+
+    /// Sends an order and waits for nothing. Returns the sequence number of the report to come.
+    func post(_ order: Order, descriptors: [SharedDescriptor] = []) throws(WorkerFailure) -> UInt32 {
         sequence &+= 1
         do {
             try channel.send(order, generation: generation, sequence: sequence, descriptors: descriptors)
@@ -74,7 +79,7 @@ package final class Worker: @unchecked Sendable {
             if let exit = ended { throw .ended(exit) }
             throw .misbehaved("it takes no orders: \(error)")
         }
-        return try report(to: sequence, within: limit, abort: abort)
+        return sequence
     }
 
     /// Lends descriptors, as many at a time as a message carries, and makes sure that the worker holds them all. It held none of these names.

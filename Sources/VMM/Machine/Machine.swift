@@ -85,12 +85,7 @@ final class Machine: Sendable {
         let threads = threads
         latch.close(for: threads.count)
         for thread in threads { thread.park() }
-        guard latch.wait(timeout: timeout) else {
-            let late = threads.filter { $0.state == .running }.map { String($0.vcpu.index) }
-            run()
-            // None is late any more if the last one came just now.
-            throw VMMError("\(late.isEmpty ? "a vCPU" : "vCPU " + late.joined(separator: ", ")) did not leave the guest within \(timeout)")
-        }
+        guard latch.wait(timeout: timeout) else { throw late(within: timeout) }
         let parked = ParkedVCPUs(self)
         try devices.quiesce(within: timeout)
         devices.stopInterrupts()
@@ -109,18 +104,18 @@ final class Machine: Sendable {
         threads.count { $0.isAlive(within: timeout) }
     }
 
-    /// Does something on every vCPU's thread at once and waits for all. The vCPUs are parked.
+    /// Does something for every vCPU at once, on their threads, and waits for all; for the first one on the calling thread, which would only
+    /// wait. The vCPUs are parked: their threads do nothing else.
     func onEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
         let threads = threads
-        let failure = FailureBox()
-        latch.close(for: threads.count)
-        for (index, thread) in threads.enumerated() {
-            thread.perform { _ in
-                do throws(VMMError) { try body(thread, index) } catch { failure.set(error) }
-            }
+        let failures = FailureBox()
+        latch.close(for: threads.count - 1)
+        for (index, thread) in threads.enumerated().dropFirst() {
+            thread.perform { _ in failures.catching { () throws(VMMError) in try body(thread, index) } }
         }
-        guard latch.wait(timeout: .seconds(5)) else { throw VMMError("a vCPU's thread did not finish its work") }
-        if let error = failure.value { throw error }
+        failures.catching { () throws(VMMError) in try body(threads[0], 0) }
+        guard latch.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
+        if let failure = failures.value { throw failure }
     }
 
     /// What ended the guest, for good. The vCPU that met it has parked itself.
@@ -145,19 +140,12 @@ extension Machine: ExitHandler {
     }
 }
 
-/// The first of several failures on several threads.
-private final class FailureBox: Sendable {
-    private let first = Mutex<VMMError?>(nil)
-    func set(_ error: VMMError) { first.withLock { if $0 == nil { $0 = error } } }
-    var value: VMMError? { first.withLock { $0 } }
-}
-
 /// Every vCPU of a machine out of the guest. Dropping it runs them again; keeping them stopped is the explicit act.
 struct ParkedVCPUs: ~Copyable {
     private let machine: Machine
     private var staysParked = false
 
-    fileprivate init(_ machine: Machine) { self.machine = machine }
+    init(_ machine: Machine) { self.machine = machine }
 
     deinit { if !staysParked { machine.run() } }
 

@@ -6,7 +6,7 @@ package import Wire
 /// kvmclock, with what is needed to let the time between saving and restoring pass in it.
 package struct ClockState: Sendable, Equatable {
     package var data: ClockData
-    /// CLOCK_MONOTONIC_RAW just before the clock was read.
+    /// CLOCK_MONOTONIC_RAW when the clock was read.
     package var raw: Int64
     /// The host's TSC frequency, 0 when not known.
     package var tscKHz: UInt32
@@ -18,10 +18,31 @@ package struct ClockState: Sendable, Equatable {
     }
 
     static func save(_ vm: VirtualMachine, tscKHz: UInt32) throws(VMMError) -> ClockState {
-        let raw = SystemClock.raw()
-        let data = try doing("reading the clock") { () throws(Errno) in try vm.clock() }
+        let (data, raw) = try doing("reading the clock") { () throws(Errno) in try read(vm) }
         return ClockState(data: data, raw: raw, tscKHz: tscKHz)
     }
+
+    /// The VM's clock and the raw clock at one moment. Where KVM does not say at which TSC it has read its own, as with vCPUs whose TSCs do not
+    /// match, all there is are two readings of the raw clock around it: the closest pair of several counts.
+    private static func read(_ vm: VirtualMachine) throws(Errno) -> (ClockData, raw: Int64) {
+        var best: (data: ClockData, raw: Int64)?
+        var closest = Int64.max
+        for _ in 0..<pairs {
+            let before = SystemClock.raw()
+            let data = try vm.clock()
+            let between = SystemClock.raw() - before
+            if between >= closest { continue }
+            closest = between
+            best = (data, before + between / 2)
+            if data.flags.contains(.hostTSC) || between < closePair { break }
+        }
+        guard let best else { throw Errno.resourceTemporarilyUnavailable }
+        return best
+    }
+
+    private static let pairs = 10
+    /// Nanoseconds that reading a clock by a system call may well take.
+    private static let closePair: Int64 = 2_000
 
     /// Sets the clock as it would stand now had it never stopped. After every vCPU has its TSC offset.
     ///
@@ -50,12 +71,10 @@ package struct ClockState: Sendable, Equatable {
 
     /// How much the VM's clock lags behind what it should be.
     private func offset(of vm: VirtualMachine) throws(Errno) -> Int64 {
-        let raw = SystemClock.raw()
-        let before = SystemClock.tsc()
-        let found = try vm.clock()
-        let between = before &+ (SystemClock.tsc() &- before) / 2
-        let tsc = found.flags.contains(.hostTSC) ? found.hostTSC : between
-        return Int64(bitPattern: clock(at: Moment(raw: raw, tsc: tsc)) &- found.clock)
+        let tsc = SystemClock.tsc()
+        let (found, raw) = try Self.read(vm)
+        let between = tsc &+ (SystemClock.tsc() &- tsc) / 2
+        return Int64(bitPattern: clock(at: Moment(raw: raw, tsc: found.flags.contains(.hostTSC) ? found.hostTSC : between)) &- found.clock)
     }
 
     /// The host's clocks at one moment.
@@ -68,7 +87,7 @@ package struct ClockState: Sendable, Equatable {
         }
     }
 
-    /// What the clock stands at at a moment: by the TSC where KVM read both together, else by the raw clock, which was read just before.
+    /// What the clock stands at at a moment: by the TSC where KVM read both together, else by the raw clock.
     /// Never by the wall clock, which is stepped.
     package func clock(at moment: Moment) -> UInt64 {
         guard data.flags.contains(.hostTSC), tscKHz > 0 else {

@@ -33,8 +33,10 @@ struct PromisedVersions: Sendable, Equatable {
 
 /// Room for a checkpoint and its vCPU sections, set aside while the guest runs.
 final class SavingRoom: @unchecked Sendable {
-    // `writer` belongs to the session's thread; `sections[i]` to vCPU i's thread until the latch opens, then to the session's.
+    // `sections[i]` belongs to vCPU i's thread until it has saved; all of it then to the one that writes the checkpoint.
     var writer = CheckpointWriter(capacity: 256 << 10)
+    /// What a rehearsal has written.
+    var written: [UInt8] = []
     let sections: [Mutexed]
 
     final class Mutexed: Sendable {
@@ -45,27 +47,25 @@ final class SavingRoom: @unchecked Sendable {
 }
 
 extension Machine {
-    /// Writes the whole machine but its RAM. The vCPUs are parked and the devices quiet. A rehearsal enters no vCPU, not even to come
-    /// back at once.
-    func save(
-        into room: SavingRoom, writer version: String, generation: UInt32, versions: PromisedVersions, isPaused: Bool,
-        isRehearsal: Bool = false
+    /// Saves one vCPU, on its thread, when all are parked. A rehearsal enters no vCPU, not even to come back at once, and takes any thread.
+    func save(_ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, isRehearsal: Bool = false) throws(VMMError) {
+        let state = try stateIO[index].save(thread.vcpu) { if !isRehearsal { thread.quiesce() } }
+        var content = WireWriter(capacity: 16 << 10)
+        state.encode(to: &content)
+        let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content.bytes)
+        room.sections[index].section.withLock { $0 = section }
+    }
+
+    /// Writes the whole machine but its RAM. Every vCPU has been saved into `room`, and the devices are quiet.
+    func collect(
+        from room: SavingRoom, writer version: String, generation: UInt32, versions: PromisedVersions, isPaused: Bool
     ) throws(VMMError) -> [UInt8] {
-        let cpuVersion = versions[MachineSections.cpu]
-        for slot in room.sections { slot.section.withLock { $0 = nil } }
-        try onEveryVCPU { thread, index throws(VMMError) in
-            let state = try self.stateIO[index].save(thread.vcpu) { if !isRehearsal { thread.quiesce() } }
-            var content = WireWriter(capacity: 16 << 10)
-            state.encode(to: &content)
-            let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: cpuVersion, content: content.bytes)
-            room.sections[index].section.withLock { $0 = section }
-        }
         let clock = try ClockState.save(vm, tscKHz: tscKHz)
         let chips = try saveInterruptControllers()
         room.writer.begin(writer: version, machine: blueprint.machineID, generation: UInt64(generation))
         room.writer.section(MachineSections.machine, version: versions[MachineSections.machine]) { state(isPaused).encode(to: &$0) }
         for (index, slot) in room.sections.enumerated() {
-            guard let section = slot.section.withLock({ $0 }) else { throw VMMError("vCPU \(index) has not saved its state") }
+            guard let section = slot.section.withLock({ $0.take() }) else { throw VMMError("vCPU \(index) has not saved its state") }
             room.writer.append(section)
         }
         room.writer.section(MachineSections.clock, version: versions[MachineSections.clock]) { clock.encode(to: &$0) }

@@ -14,8 +14,29 @@ struct Commitment {
     /// What the word says; `nil` before the first worker.
     var current: CommitWord? { CommitWord(rawValue: word.load()) }
 
-    /// running → frozen, as saved is said.
-    func freeze() -> Bool { change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) }
+    /// What the word says, for people.
+    var said: String { current.map(\.description) ?? "nothing" }
+
+    /// running → frozen, as saved is said. Wakes the incoming worker, if it waits for that.
+    func freeze() -> Bool {
+        guard change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) else { return false }
+        word.wake()
+        return true
+    }
+
+    /// Waits until an earlier generation has frozen, and perhaps been committed away from already, at most until `deadline`
+    /// (CLOCK_MONOTONIC); `false` when it did not.
+    func waitForFreeze(until deadline: Int64) -> Bool {
+        while true {
+            let value = word.load()
+            guard let current = CommitWord(rawValue: value) else { return false }
+            if current.state == .frozen || current == CommitWord(.committed, generation) { return true }
+            if current.generation >= generation { return false }
+            let left = deadline - SystemClock.monotonic()
+            if left <= 0 { return false }
+            word.wait(while: value, timeout: .nanoseconds(left))
+        }
+    }
 
     /// frozen → running: the way back, as long as nobody has committed.
     func thaw() -> Bool { change(CommitWord(.frozen, generation), to: CommitWord(.running, generation)) }

@@ -35,24 +35,13 @@ extension WorkerSession {
         let began = SystemClock.monotonic()
         let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
-        let parked = try machine.park(timeout: .nanoseconds(Int64(clamping: freeze)))
-        let stopped = SystemClock.monotonic()
-        try failpoints.reached(.save)
-        let bytes = try machine.save(into: room, writer: image.version, generation: generation, versions: versions, isPaused: isPaused)
-        if bytes.count > checkpoint.length {
-            throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)")
-        }
-        checkpoint.copyIn(bytes.span, at: 0)
-        if SystemClock.monotonic() >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
-        guard commitment.freeze() else { throw VMMError("the commit word says \(said(commitment)), not running(\(generation))") }
-        parked.keepParked()
-        let saved = SystemClock.monotonic()
+        let saving = Saving(machine, of: self, in: room, to: checkpoint, commitment, end: end)
+        try machine.stop(timeout: .nanoseconds(Int64(clamping: freeze)), saving.stopping).keepParked()
         freezeEnd = end
         settleEnd = nil
         phase = .frozen
         try? failpoints.reached(.saved)
-        return .saved(
-            length: UInt64(bytes.count), digest: CheckpointDigest.of(bytes), parkBegan: began, parked: stopped, saved: saved)
+        return saving.report(began: began)
     }
 
     /// Abort: the guest runs on, if the commit word can still be won.
@@ -116,7 +105,16 @@ extension WorkerSession {
         return report
     }
 
-    /// What the checkpoint's own header says, for a supervisor that was not there when it was written.
+    /// Loads without being told again: the outgoing worker's freeze wakes this one, and the way through the supervisor is saved.
+    func loadWhenFrozen(within patience: UInt64) throws(VMMError) -> Report {
+        if phase == .loaded, let loadedReport { return loadedReport }
+        try require(.prepared, for: "load")
+        let deadline = SystemClock.monotonic().addingReportingOverflow(Int64(clamping: patience)).partialValue
+        guard let commitment, commitment.waitForFreeze(until: deadline) else { throw VMMError("there is nothing to load: nobody has frozen") }
+        return try load(length: 0, digest: 0)
+    }
+
+    /// What the checkpoint's own header says, for who was not told when it was written.
     private func announcedLength(_ checkpoint: SharedMapping) throws(VMMError) -> UInt64 {
         let header = checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, checkpoint.length))
         return try doing("checkpoint") { () throws(CheckpointError) in UInt64(try CheckpointHeader(judging: header).totalLength) }
@@ -139,7 +137,7 @@ extension WorkerSession {
         guard let commitment else { throw VMMError("there is no commit word here") }
         let granted = SystemClock.monotonic()
         try failpoints.reached(.grant)
-        guard commitment.takeOver() else { throw VMMError("the commit word says \(said(commitment)), not committed(\(generation))") }
+        guard commitment.takeOver() else { throw VMMError("the commit word says \(commitment.said), not committed(\(generation))") }
         let firstRun = isPaused ? granted : machine.run()
         phase = isPaused ? .paused : .running
         self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing

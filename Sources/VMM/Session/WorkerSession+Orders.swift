@@ -15,6 +15,7 @@ extension WorkerSession {
         case .settle(let hold): try settle(within: hold)
         case .save(let freeze): try save(freeze: freeze)
         case .load(let length, let digest): try load(length: length, digest: digest)
+        case .loadWhenFrozen(let patience): try loadWhenFrozen(within: patience)
         case .grant: try grant()
         case .resume: try resume()
         case .takeAddresses: try takeAddresses()
@@ -53,7 +54,7 @@ extension WorkerSession {
         try machine.startThreads()
         try rehearse(machine)
         try machine.boot(lent, commandLine: specification.commandLine)
-        guard commitment.powerOn() else { throw VMMError("the commit word says \(said(commitment)): somebody else runs this machine") }
+        guard commitment.powerOn() else { throw VMMError("the commit word says \(commitment.said): somebody else runs this machine") }
         adopt(machine, commitment)
         let granted = SystemClock.monotonic()
         let firstRun = machine.run()
@@ -65,8 +66,6 @@ extension WorkerSession {
         self.machine = machine
         self.commitment = commitment
     }
-
-    func said(_ commitment: Commitment) -> String { commitment.current.map(\.description) ?? "nothing" }
 
     private func exportBlueprint(_ promised: [SectionVersion]) throws(VMMError) -> Report {
         let machine = try current()
@@ -110,9 +109,7 @@ extension WorkerSession {
     /// time is touched while nobody waits.
     private func rehearse(_ machine: Machine) throws(VMMError) {
         let room = SavingRoom(vcpus: machine.blueprint.vcpus)
-        let bytes = try machine.save(
-            into: room, writer: image.version, generation: generation, versions: PromisedVersions(newestOf: image), isPaused: false,
-            isRehearsal: true)
+        let bytes = try Saving.rehearse(machine, in: room, image: image, generation: generation)
         let decoded = try doing("rehearsal") { () throws(CheckpointError) in
             try DecodedCheckpoint(bytes, for: machine, writtenBy: generation, image: image)
         }

@@ -81,7 +81,7 @@ final class VCPUThread: Sendable {
         thread.withLock { $0 = started }
     }
 
-    // Orders, from any thread. Each is followed by exactly one arrival at the latch.
+    // Orders, from any thread. Each but `park(then:)` is followed by exactly one arrival at the latch.
 
     /// Goes on running the guest. Arrives just before the first KVM_RUN.
     func run() {
@@ -96,6 +96,14 @@ final class VCPUThread: Sendable {
         post {
             $0.goal = .park
             $0.orders += 1
+        }
+    }
+
+    /// Leaves the guest, completes what was half done, and does `work` at once. No arrival: `work` tells whoever waits.
+    func park(then work: @escaping Work) {
+        post {
+            $0.goal = .park
+            $0.work = work
         }
     }
 
@@ -244,12 +252,8 @@ final class VCPUThread: Sendable {
 
 extension VCPUThread {
     /// Completes what is half done and moves expired LAPIC timers to the IRR, so that everything that happened is in the state.
-    /// On the vCPU's thread, parked.
+    /// On the vCPU's thread, parked: it has completed its exits then.
     func quiesce() {
-        while true {
-            completePendingExits()
-            guard let exit = try? vcpu.collectExpiredTimers(), exit != .interrupted else { return }
-            if !handle(exit) { return }
-        }
+        while let exit = try? vcpu.collectExpiredTimers(), exit != .interrupted, handle(exit) { completePendingExits() }
     }
 }

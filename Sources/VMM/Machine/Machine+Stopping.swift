@@ -1,0 +1,129 @@
+internal import KVM
+internal import LinuxSystem
+internal import Synchronization
+
+extension Machine {
+    /// What is done with vCPUs that stop, each on the thread of a vCPU: the way from the last guest instruction to a checkpoint needs nobody
+    /// to be woken.
+    struct Stopping: Sendable {
+        /// Once, when the last one is out of the guest.
+        let whenAllHaveStopped: @Sendable () throws(VMMError) -> Void
+        /// For each, after that.
+        let onEach: @Sendable (VCPUThread, Int) throws(VMMError) -> Void
+        /// Once, after all of that.
+        let whenAllAreDone: @Sendable () throws(VMMError) -> Void
+    }
+
+    /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
+    /// Dropping the result runs them again, too.
+    func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
+        let stop = begin(stopping)
+        if !stop.done.wait(timeout: timeout), stop.giveUp() {
+            throw late(within: timeout)
+        }
+        let parked = ParkedVCPUs(self)
+        try finish(stop)
+        return parked
+    }
+
+    /// The same on a machine that has never run: whatever happens, it does not run now either.
+    func rehearse(_ stopping: Stopping) throws(VMMError) { try finish(begin(stopping)) }
+
+    private func begin(_ stopping: Stopping) -> Stop {
+        let threads = threads
+        let stop = Stop(of: threads.count)
+        for (index, thread) in threads.enumerated() {
+            thread.park { _ in
+                stop.arrive(stopping.whenAllHaveStopped)
+                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, last: stopping.whenAllAreDone)
+            }
+        }
+        return stop
+    }
+
+    private func finish(_ stop: Stop) throws(VMMError) {
+        guard stop.done.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
+        if let failure = stop.failure { throw failure }
+    }
+
+    /// How long anything may take that a parked vCPU's thread does.
+    static let patience = Duration.seconds(5)
+
+    /// The vCPUs run again, since one of them did not leave the guest in time.
+    func late(within timeout: Duration) -> VMMError {
+        let late = threads.filter { $0.state == .running }.map { String($0.vcpu.index) }
+        run()
+        // None is late any more if the last one came just now.
+        return VMMError("\(late.isEmpty ? "a vCPU" : "vCPU " + late.joined(separator: ", ")) did not leave the guest within \(timeout)")
+    }
+}
+
+/// One stop of several vCPUs: nobody goes on before all have stopped, and the last one at each point does what concerns all of them.
+private final class Stop: Sendable {
+    private enum Gate {
+        static let closed: UInt32 = 0
+        static let open: UInt32 = 1
+        /// Nobody waits for this any more.
+        static let abandoned: UInt32 = 2
+    }
+
+    private let running: Atomic<Int>
+    private let unfinished: Atomic<Int>
+    private let decision = Atomic<UInt32>(Gate.closed)
+    private let gate = Futex(Gate.closed)
+    private let failures = FailureBox()
+    /// Opened when the last one is done.
+    let done = Latch()
+
+    init(of count: Int) {
+        running = Atomic(count)
+        unfinished = Atomic(count)
+        done.close(for: 1)
+    }
+
+    /// The first thing that went wrong.
+    var failure: VMMError? { failures.value }
+
+    /// A vCPU has stopped. Returns when all have, and the last of them has done `whenAllHaveStopped`; or when it was given up.
+    func arrive(_ whenAllHaveStopped: () throws(VMMError) -> Void) {
+        guard running.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
+            while gate.value == Gate.closed { gate.wait(while: Gate.closed) }
+            return
+        }
+        guard decide(Gate.open) else { return }
+        failures.catching(whenAllHaveStopped)
+        gate.set(Gate.open)
+    }
+
+    /// Does `own`, and `last` when all others have, unless something has failed.
+    func finish(_ own: () throws(VMMError) -> Void, last: () throws(VMMError) -> Void) {
+        guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
+        if failure == nil { failures.catching(own) }
+        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else { return }
+        if failure == nil { failures.catching(last) }
+        done.arrive()
+    }
+
+    /// `false`: too late, all have stopped.
+    func giveUp() -> Bool {
+        guard decide(Gate.abandoned) else { return false }
+        gate.set(Gate.abandoned)
+        return true
+    }
+
+    private func decide(_ value: UInt32) -> Bool {
+        decision.compareExchange(expected: Gate.closed, desired: value, ordering: .sequentiallyConsistent).exchanged
+    }
+}
+
+/// The first of several failures on several threads.
+final class FailureBox: Sendable {
+    private let first = Mutex<VMMError?>(nil)
+
+    var value: VMMError? { first.withLock { $0 } }
+
+    /// Does `body` and keeps what it throws.
+    func catching(_ body: () throws(VMMError) -> Void) {
+        do throws(VMMError) { try body() } catch { first.withLock { if $0 == nil { $0 = error } } }
+    }
+}

@@ -1,0 +1,86 @@
+internal import Checkpoint
+internal import Handover
+internal import LinuxSystem
+internal import Synchronization
+
+/// What the vCPUs' threads do as they stop for a handover: each saves its vCPU, the last one writes the checkpoint and freezes the machine.
+final class Saving: Sendable {
+    private struct Done {
+        var stopped: Int64 = 0
+        var saved: Int64 = 0
+        var length = 0
+        var digest: UInt32 = 0
+    }
+
+    private let machine: Machine
+    private let room: SavingRoom
+    private let checkpoint: SharedMapping
+    private let commitment: Commitment
+    private let failpoints: Failpoints
+    private let image: WorkerImage
+    private let versions: PromisedVersions
+    private let isPaused: Bool
+    private let end: Int64
+    private let done = Mutex(Done())
+
+    /// `end`: CLOCK_MONOTONIC from which on it is too late.
+    init(_ machine: Machine, of session: WorkerSession, in room: SavingRoom, to checkpoint: SharedMapping, _ commitment: Commitment, end: Int64) {
+        self.machine = machine
+        self.room = room
+        self.checkpoint = checkpoint
+        self.commitment = commitment
+        failpoints = session.failpoints
+        image = session.image
+        versions = session.versions
+        isPaused = session.isPaused
+        self.end = end
+    }
+
+    /// How the machine is to be stopped.
+    var stopping: Machine.Stopping {
+        Machine.Stopping(
+            whenAllHaveStopped: { [self] () throws(VMMError) in
+                try machine.devices.quiesce(within: .nanoseconds(max(0, end - SystemClock.monotonic())))
+                machine.devices.stopInterrupts()
+                done.withLock { $0.stopped = SystemClock.monotonic() }
+                try failpoints.reached(.save)
+            },
+            onEach: { [self] thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions) },
+            whenAllAreDone: { [self] () throws(VMMError) in try write() })
+    }
+
+    /// The same on a machine that has never run, without touching its devices or entering a vCPU: on the threads that will do it, whose stacks
+    /// and memory are then there. Returns the checkpoint.
+    static func rehearse(_ machine: Machine, in room: SavingRoom, image: WorkerImage, generation: UInt32) throws(VMMError) -> [UInt8] {
+        let versions = PromisedVersions(newestOf: image)
+        let stopping = Machine.Stopping(
+            whenAllHaveStopped: {},
+            onEach: { thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions, isRehearsal: true) },
+            whenAllAreDone: { () throws(VMMError) in
+                room.written = try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false)
+            })
+        try machine.rehearse(stopping)
+        defer { room.written = [] }  // the room's memory is its own again
+        return room.written
+    }
+
+    private func write() throws(VMMError) {
+        let bytes = try machine.collect(
+            from: room, writer: image.version, generation: commitment.generation, versions: versions, isPaused: isPaused)
+        if bytes.count > checkpoint.length { throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)") }
+        checkpoint.copyIn(bytes.span, at: 0)
+        if SystemClock.monotonic() >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
+        let digest = CheckpointDigest.of(bytes)
+        guard commitment.freeze() else { throw VMMError("the commit word says \(commitment.said), not running(\(commitment.generation))") }
+        done.withLock {
+            $0.saved = SystemClock.monotonic()
+            ($0.length, $0.digest) = (bytes.count, digest)
+        }
+    }
+
+    /// What the supervisor is told when it is done.
+    func report(began: Int64) -> Report {
+        let done = done.withLock { $0 }
+        return .saved(length: UInt64(done.length), digest: done.digest, parkBegan: began, parked: done.stopped, saved: done.saved)
+    }
+}
