@@ -30,6 +30,19 @@ struct HandoverFigureTests {
         #expect(window.parts[2] == .init(name: "→ saved", beginNanoseconds: 150, nanoseconds: 10, share: 0.05))
     }
 
+    @Test("what the supervisor hears of a step that somebody has gone on from already is no part of the way")
+    func heardOfLate() throws {
+        let timeline = Timeline(
+            record(
+                [
+                    (.park, 100, 110), (.save, 110, 150), (.saved, 180, 180), (.load, 160, 200), (.loaded, 205, 205), (.commit, 205, 210),
+                    (.running, 220, 300),
+                ], blackout: 200))
+        let window = try #require(timeline.blackout)
+        #expect(window.parts.map(\.name) == ["park", "save", "→ load", "load", "→ loaded", "commit", "→ running", "running"])
+        #expect(window.unattributedNanoseconds == 0)
+    }
+
     @Test("the blackout is one part of the whole, its steps are not told twice, and overlapping steps count once")
     func whole() {
         let timeline = Timeline(

@@ -108,12 +108,13 @@ final class Machine: Sendable {
     /// wait. The vCPUs are parked: their threads do nothing else.
     func onEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
         let threads = threads
+        guard let first = threads.first else { return }
         let failures = FailureBox()
         latch.close(for: threads.count - 1)
         for (index, thread) in threads.enumerated().dropFirst() {
             thread.perform { _ in failures.catching { () throws(VMMError) in try body(thread, index) } }
         }
-        failures.catching { () throws(VMMError) in try body(threads[0], 0) }
+        failures.catching { () throws(VMMError) in try body(first, 0) }
         guard latch.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = failures.value { throw failure }
     }
