@@ -69,13 +69,10 @@ final class Saving: Sendable {
             from: room, writer: image.version, generation: commitment.generation, versions: versions, isPaused: isPaused)
         if bytes.count > checkpoint.length { throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)") }
         checkpoint.copyIn(bytes.span, at: 0)
-        if SystemClock.monotonic() >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
-        let digest = CheckpointDigest.of(bytes)
+        let saved = SystemClock.monotonic()  // what comes next may give this CPU to the incoming worker
+        if saved >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
+        done.withLock { ($0.saved, $0.length, $0.digest) = (saved, bytes.count, CheckpointDigest.of(bytes)) }
         guard commitment.freeze() else { throw VMMError("the commit word says \(commitment.said), not running(\(commitment.generation))") }
-        done.withLock {
-            $0.saved = SystemClock.monotonic()
-            ($0.length, $0.digest) = (bytes.count, digest)
-        }
     }
 
     /// What the supervisor is told when it is done.
