@@ -22,12 +22,13 @@ extension Machine {
             throw late(within: timeout)
         }
         let parked = ParkedVCPUs(self)
-        try finish(stop)
+        try finish(stop, within: Self.patience)
         return parked
     }
 
-    /// The same on a machine that has never run: whatever happens, it does not run now either.
-    func rehearse(_ stopping: Stopping) throws(VMMError) { try finish(begin(stopping)) }
+    /// The same on a machine that has never run: whatever happens, it does not run now either. There is no hurry: its threads share the CPUs
+    /// with a guest that runs, and how long preparing may take is the supervisor's business.
+    func rehearse(_ stopping: Stopping) throws(VMMError) { try finish(begin(stopping), within: .seconds(60)) }
 
     private func begin(_ stopping: Stopping) -> Stop {
         let threads = threads
@@ -41,8 +42,8 @@ extension Machine {
         return stop
     }
 
-    private func finish(_ stop: Stop) throws(VMMError) {
-        guard stop.done.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
+    private func finish(_ stop: Stop, within limit: Duration) throws(VMMError) {
+        guard stop.done.wait(timeout: limit) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = stop.failure { throw failure }
     }
 
