@@ -53,6 +53,17 @@ def test_the_incoming_worker_is_killed_before_commit_and_the_device_goes_on(edu,
     machine.assert_unharmed()
 
 
+@pytest.mark.parametrize("backend,irq", KINDS)
+def test_the_incoming_worker_is_killed_as_it_takes_the_grant_and_another_has_the_device(edu, images, backend, irq):
+    machine = edu(backend, irq)
+    command, pid = hold_incoming(machine, "hang@grant")
+    processes.kill(pid)
+    assert machine.finish(command).code in (0, 5)
+    machine.assert_unharmed(state=machine.state)
+    machine.hand_over(images.next)
+    machine.assert_unharmed()
+
+
 @pytest.mark.parametrize("fault,code,backend,irq", [
     ("error@loaded", 4, "iommufd", "msi"), ("error@grant", 5, "container", "msi"), ("exit@grant", 5, "iommufd", "intx"), ("hang@grant", 5, "container", "intx")])
 def test_a_bad_image_leaves_the_device_alone(edu, images, fault, code, backend, irq):
@@ -61,6 +72,19 @@ def test_a_bad_image_leaves_the_device_alone(edu, images, fault, code, backend, 
     machine.assert_unharmed(state="running" if code == 4 else "reverted")
     machine.hand_over(images.next)
     machine.assert_unharmed()
+
+
+@pytest.mark.parametrize("step,backend,irq", in_turns(["preflight", "settle", "park", "save"]))
+def test_the_outgoing_worker_is_killed_before_saved_and_the_guest_starts_anew(edu, images, step, backend, irq):
+    """The crash policy applies, as without a handover: custody resets the device in between."""
+    machine = edu(backend, irq, image=images.faulty(f"hang@{step}"), on_crash="reset")
+    outgoing = machine.pid
+    command = machine.start_upgrade(images.next)
+    wait_until(lambda: is_held(outgoing), "the outgoing worker is held")
+    processes.kill(outgoing)
+    assert machine.finish(command).code == 1
+    machine.wait_booted(2)
+    machine.assert_unharmed(boots=2)
 
 
 @pytest.mark.parametrize("step,backend,irq", in_turns(["load", "loaded"]))
@@ -110,14 +134,15 @@ def test_a_line_that_was_asserted_before_the_machine_started_is_noticed(edu, ima
     machine.assert_unharmed()
 
 
-STEPS = ["settle", "park", "saved", "load", "loaded", "commit", "fence", "grant", "running", "take-addresses", "retire"]
+STEPS = ["preflight", "spawn", "hello", "lend", "map", "prepared", "settle", "park", "saved", "load", "loaded", "commit", "fence", "grant", "running",
+         "take-addresses", "retire", "soak"]
 UNDONE = STEPS[:STEPS.index("fence")]
 
 
 @pytest.mark.parametrize("step,backend,irq", in_turns(STEPS))
 def test_batond_is_killed_at_a_step_and_the_device_does_not_notice(supervisors, images, step, backend, irq):
     supervisor = supervisors("--answer-seconds", "20", "--prepare-seconds", "30", hold=step)
-    machine = EduMachine(supervisor, backend, irq, budget="2s").run()
+    machine = EduMachine(supervisor, backend, irq, budget="2s", soak="500ms" if step == "soak" else "0s").run()
     command = machine.start_upgrade(images.next)
     wait_until(supervisor.marker.exists, f"batond is held at {step}")
     batond = supervisor.batond
