@@ -92,7 +92,8 @@ let package = Package(
         tests("WireTests", ["Wire"]),
         tests("HandoverTests", ["Handover", "Wire"]),
         tests("ChannelTests", ["Channel", "Handover", "LinuxSystem", "Wire", systemPackage]),
-        tests("KeeperTests", ["Keeper", "LinuxSystem", "Wire", systemPackage]),
+        .target(name: "KeeperTestSupport", dependencies: ["Keeper", "LinuxSystem"], path: "Tests/KeeperTestSupport", swiftSettings: strict),
+        tests("KeeperTests", ["Keeper", "KeeperTestSupport", "LinuxSystem"]),
         tests("SupervisorTests", ["Control", "Handover", "Keeper", "LinuxSystem", "Supervisor", systemPackage]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
         tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
@@ -116,7 +117,8 @@ let package = Package(
         .target(
             name: "IOMMUTestSupport", dependencies: ["CLinux"], path: "Tests/IOMMUTestSupport", cSettings: strictC),
         tests(
-            "VFIOTests", ["Control", "Handover", "IOMMUTestSupport", "Keeper", "LinuxSystem", "Supervisor", "VFIO", "Wire", systemPackage]),
+            "VFIOTests",
+            ["Control", "Handover", "IOMMUTestSupport", "Keeper", "KeeperTestSupport", "LinuxSystem", "Supervisor", "VFIO", systemPackage]),
         tests("GuestMemoryTests", ["GuestMemory", "LinuxSystem", systemPackage]),
     ]
 )

@@ -1,7 +1,8 @@
-internal import LinuxSystem
+package import LinuxSystem
+internal import Wire
 
 /// What is in custody: slots that are listed by number, and for each machine the few that are its own.
-struct Custody {
+package struct Custody {
     /// As many as baton-keep may have descriptors, where it can raise that limit: about 4,000 machines.
     static let capacity = 65536
 
@@ -14,6 +15,31 @@ struct Custody {
     /// The slots of each machine.
     private var machines: [String: [Int]] = [:]
     private(set) var count = 0
+
+    package init() {}
+
+    /// Does what one message asks for. Returns the answer and the descriptors that go with it; they stay in custody.
+    package mutating func answer(_ message: [UInt8], length: Int, _ descriptors: [SharedDescriptor]) -> (answer: [UInt8], lent: [CInt]) {
+        var reader = WireReader(message, range: 0..<length)
+        var lent: [CInt] = []
+        var reply = KeeperReply.done
+        do throws(KeeperRefusal) {
+            guard let request = try? KeeperRequest(from: &reader) else { throw .malformed }
+            switch request {
+            case .put(let key):
+                guard descriptors.count == 1 else { throw .noDescriptor }
+                try put(key, descriptors[0])
+            case .get(let key): lent = [try get(key).number]
+            case .drop(let key): try drop(key)
+            case .list(let after): reply = entry(from: Int(after)).map { .entry($0.key, slot: UInt32($0.slot)) } ?? .end
+            }
+        } catch {
+            reply = .refused(error)
+        }
+        var writer = WireWriter(capacity: KeeperRequest.maximumLength)
+        reply.encode(to: &writer)
+        return (writer.bytes, lent)
+    }
 
     /// Takes a descriptor in. A key is held once; what it stands for never changes under it.
     mutating func put(_ key: CustodyKey, _ descriptor: SharedDescriptor) throws(KeeperRefusal) {

@@ -1,6 +1,5 @@
 internal import LinuxSystem
 package import SystemPackage
-internal import Wire
 
 /// Holds descriptors and commit words for one host and keeps `batond` running.
 ///
@@ -11,7 +10,6 @@ package struct KeeperLoop: ~Copyable {
     private let arguments: [String]
     private let signals: SignalDescriptor
     private var buffer = [UInt8](repeating: 0, count: KeeperRequest.maximumLength)
-    private var writer = WireWriter(capacity: KeeperRequest.maximumLength)
 
     /// `program` is the path of `batond`, executed anew for every start; `arguments` are its own.
     package init(program: String, arguments: [String]) throws(Errno) {
@@ -124,26 +122,7 @@ package struct KeeperLoop: ~Copyable {
     }
 
     private mutating func answer(_ socket: borrowing UnixSocket, length: Int, _ descriptors: [SharedDescriptor]) {
-        var reader = WireReader(buffer, range: 0..<length)
-        var lent: [CInt] = []
-        var reply = KeeperReply.done
-        do throws(KeeperRefusal) {
-            guard let request = try? KeeperRequest(from: &reader) else { throw .malformed }
-            switch request {
-            case .put(let key):
-                guard descriptors.count == 1 else { throw .noDescriptor }
-                try custody.put(key, descriptors[0])
-            case .get(let key): lent = [try custody.get(key).number]
-            case .drop(let key): try custody.drop(key)
-            case .list(let after):
-                reply = custody.entry(from: Int(after)).map { .entry($0.key, slot: UInt32($0.slot)) } ?? .end
-            }
-        } catch {
-            reply = .refused(error)
-        }
-        writer.removeAll()
-        reply.encode(to: &writer)
-        let bytes = writer.bytes
+        let (bytes, lent) = custody.answer(buffer, length: length, descriptors)
         // A batond that does not read its answers is about to be seen dead; it must not make us wait.
         try? socket.send(bytes.span, descriptors: lent, waiting: false)
     }

@@ -1,8 +1,6 @@
+import KeeperTestSupport
 import LinuxSystem
-import Synchronization
-import SystemPackage
 import Testing
-import Wire
 
 @testable import Keeper
 
@@ -75,68 +73,24 @@ import Wire
 }
 
 @Suite struct CustodyClientTests {
-    /// A keeper's side of a session; what it was asked, in order.
-    private static func keeper(_ end: SharedDescriptor) throws -> (SystemThread, Asked) {
-        let asked = Asked()
-        let socket = UnixSocket(try end.descriptor.duplicate())
-        let kept = SocketBox(socket)
-        let thread = try SystemThread(name: "keeper") {
-            var custody = Custody()
-            var buffer = [UInt8](repeating: 0, count: KeeperRequest.maximumLength)
-            while let (length, descriptors) = try? kept.socket.receive(into: &buffer), length > 0 {
-                var reply = KeeperReply.done
-                do {
-                    var reader = WireReader(buffer, range: 0..<length)
-                    let request = try KeeperRequest(from: &reader)
-                    asked.add(request)
-                    switch request {
-                    case .put(let key): try custody.put(key, descriptors[0])
-                    case .get(let key): _ = try custody.get(key)
-                    case .drop(let key): try custody.drop(key)
-                    case .list(let after): reply = custody.entry(from: Int(after)).map { .entry($0.key, slot: UInt32($0.slot)) } ?? .end
-                    }
-                } catch {
-                    reply = .refused(error as? KeeperRefusal ?? .malformed)
-                }
-                var writer = WireWriter(capacity: KeeperRequest.maximumLength)
-                reply.encode(to: &writer)
-                try? kept.socket.send(writer.bytes.span)
-            }
-        }
-        return (thread, asked)
-    }
-
     @Test func theKeysOfAMachineAreKnownWithoutAskingAgain() throws {
-        let pair = try UnixSocket.sequencedPair()
-        let (thread, asked) = try Self.keeper(pair.far)
-        thread.detach()
-        let client = CustodyClient(pair.takeNear())
+        let keeper = try TestKeeper()
+        let client = keeper.client
         let memory = SharedDescriptor(try MemoryDescriptor(name: "test", size: 4096).takeDescriptor())
         let keys = ["a", "b", "c"].map { CustodyKey(machine: "m1", name: $0) }
         try client.put(keys[0], memory)
         #expect(try client.keys(of: "m1") == [keys[0]])
-        let before = asked.count
+        let before = keeper.asked
         #expect(try client.keys(of: "m1") == [keys[0]])
         #expect(try client.keys(of: "m2").isEmpty)
         try client.drop(keys[1])
         #expect(throws: CustodyError.self) { try client.put(keys[0], memory) }
-        #expect(asked.count == before, "it is known what is there and what is not")
+        #expect(keeper.asked == before, "it is known what is there and what is not")
         try client.put(keys[1], memory)
         try client.put(keys[2], memory)
         try client.drop(keys[0])
-        #expect(asked.count == before + 3)
+        #expect(keeper.asked == before + 3)
         #expect(try Set(client.keys(of: "m1")) == Set(keys[1...]))
         #expect(try Set(client.list()) == Set(keys[1...]))
     }
-}
-
-private final class Asked: Sendable {
-    private let requests = Mutex<[KeeperRequest]>([])
-    func add(_ request: KeeperRequest) { requests.withLock { $0.append(request) } }
-    var count: Int { requests.withLock { $0.count } }
-}
-
-private final class SocketBox: Sendable {
-    let socket: UnixSocket
-    init(_ socket: consuming UnixSocket) { self.socket = socket }
 }

@@ -1,5 +1,6 @@
 import Control
 import Handover
+import KeeperTestSupport
 import LinuxSystem
 @testable import Supervisor
 import SystemPackage

@@ -1,4 +1,5 @@
 import Keeper
+import KeeperTestSupport
 import LinuxSystem
 @testable import Supervisor
 import SystemPackage

@@ -2,6 +2,7 @@ import Control
 import Glibc
 import Handover
 import Keeper
+import KeeperTestSupport
 import LinuxSystem
 @testable import Supervisor
 import SystemPackage
