@@ -46,7 +46,8 @@ let package = Package(
         module("Privilege", ["LinuxSystem", "Clibcap", "CLinux", systemPackage]),
 
         // Pure formats and state machines: no I/O.
-        module("Wire"),
+        .target(name: "CChecksum", cSettings: strictC),
+        module("Wire", ["CChecksum"]),
         module("Checkpoint", ["Wire"]),
         module("Handover", ["Wire"]),
         module("Control"),
