@@ -1,4 +1,5 @@
 """Handovers between two honest images: the guest does not notice."""
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 import pytest
 
 from support import processes, programs
+from support.control import Control
 from support.processes import wait_until
 
 pytestmark = pytest.mark.kvm
@@ -210,6 +212,26 @@ def test_a_paused_machine_is_not_handed_over_and_resumes_where_it_was(machine, s
     committed(machine.upgrade(images.next))
     assert machine.evidence.damage == 0
     assert supervisor.baton("resume", "web1").code == 3
+
+
+def test_what_has_been_answered_is_in_nobodys_way(machine, supervisor, images):
+    """One operation after the other over one connection, each as soon as the one before is answered: none finds the machine busy."""
+    with Control(supervisor.socket) as control:
+        for number in range(100):
+            control.call("Pause", machine="web1")
+            control.call("Resume", machine="web1")
+        for number in range(6):
+            control.upgrade("web1", [images.next, images.honest][number % 2])
+    machine.assert_runs(gap_ms=5000)
+
+
+def test_threads_that_went_to_the_guests_cpu_may_run_anywhere_again(machine, supervisor, images):
+    """In the blackout they are where the guest was; not a moment longer."""
+    for image in [images.next, images.honest]:
+        committed(machine.upgrade(image))
+    for pid in [machine.pid, supervisor.batond]:
+        allowed = {thread: os.sched_getaffinity(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+        assert all(cpus == os.sched_getaffinity(0) for cpus in allowed.values()), f"{pid}: {allowed}"
 
 
 def test_a_stop_lets_the_guest_switch_itself_off(machine, supervisor):

@@ -42,14 +42,24 @@ final class MachineController: @unchecked Sendable {
 
     struct Command {
         let body: @Sendable (MachineController) -> Void
-        /// Whether it is the operation the mailbox names.
-        let isOperation: Bool
+        /// Which operation it is; none for what nobody asked for.
+        let operation: UInt64?
+    }
+
+    /// What is being done to a machine until it has been answered: what is tidied up after that is nobody else's business.
+    struct Operation {
+        let name: String
+        /// CLOCK_MONOTONIC.
+        let since: Int64
+        let number: UInt64
+
+        var isHandover: Bool { name == "upgrade" || name == "rollback" }
     }
 
     struct Mailbox {
         var commands: [Command] = []
-        /// What is being done, and since when (CLOCK_MONOTONIC).
-        var operation: (name: String, since: Int64)?
+        var operation: Operation?
+        var operations: UInt64 = 0
         var closed = false
     }
     /// For handovers, and for writing records as JSON, which takes the most.
@@ -97,8 +107,7 @@ final class MachineController: @unchecked Sendable {
         if let operation = mailbox.withLock({ $0.operation }) {
             details.operation = .init(
                 name: operation.name, phase: nil, elapsedNanoseconds: Int(SystemClock.monotonic() - operation.since))
-            let handover = operation.name == "upgrade" || operation.name == "rollback"
-            if handover, details.machine.state == .running { details.machine.state = .upgrading }
+            if operation.isHandover, details.machine.state == .running { details.machine.state = .upgrading }
         }
         if details.machine.state != .stopped, details.machine.state != .crashed {
             details.machine.uptimeNanoseconds = Int(SystemClock.monotonic() - poweredOnAt.load(ordering: .relaxed))
@@ -108,7 +117,7 @@ final class MachineController: @unchecked Sendable {
 
     /// Starts the machine's thread; `first` runs on it before anything else, and is let go of then.
     func start(_ first: (@Sendable (MachineController) -> Void)? = nil) throws {
-        if let first { mailbox.withLock { $0.commands.insert(Command(body: first, isOperation: false), at: 0) } }
+        if let first { mailbox.withLock { $0.commands.insert(Command(body: first, operation: nil), at: 0) } }
         let thread = try SystemThread(name: "m/\(spec.name)", stack: Self.stackSize) { [self] in loop() }
         thread.detach()
     }
@@ -117,23 +126,34 @@ final class MachineController: @unchecked Sendable {
     func submit<Value: Sendable>(
         _ operation: String, _ body: @escaping @Sendable (MachineController, Ticket<Value>) -> Void
     ) throws(ControlError) -> Ticket<Value> {
-        let ticket = Ticket<Value>()
-        let busy = mailbox.withLock { mailbox -> ControlError? in
-            if mailbox.closed { return .machineNotFound(machine: spec.name) }
-            if let running = mailbox.operation { return .busy(machine: spec.name, operation: running.name) }
-            mailbox.operation = (operation, SystemClock.monotonic())
-            mailbox.commands.append(Command(body: { machine in body(machine, ticket) }, isOperation: true))
-            return nil
+        let result = mailbox.withLock { mailbox -> Result<Ticket<Value>, ControlError> in
+            if mailbox.closed { return .failure(.machineNotFound(machine: spec.name)) }
+            if let running = mailbox.operation { return .failure(.busy(machine: spec.name, operation: running.name)) }
+            mailbox.operations += 1
+            let number = mailbox.operations
+            mailbox.operation = Operation(name: operation, since: SystemClock.monotonic(), number: number)
+            let ticket = Ticket<Value> { [weak self] in self?.operationEnded(number) }
+            mailbox.commands.append(Command(body: { machine in body(machine, ticket) }, operation: number))
+            return .success(ticket)
         }
-        if let busy { throw busy }
+        let ticket = try result.get()
         wake.signal()
         return ticket
+    }
+
+    /// Another one may begin.
+    private func operationEnded(_ number: UInt64) {
+        mailbox.withLock { mailbox in
+            guard mailbox.operation?.number == number else { return }
+            mailbox.operation = nil
+            abortRequest.take()
+        }
     }
 
     /// Asks for the end of the handover under way.
     func requestAbort() throws(ControlError) {
         let underWay = mailbox.withLock { mailbox in
-            guard mailbox.operation?.name == "upgrade" || mailbox.operation?.name == "rollback" else { return false }
+            guard mailbox.operation?.isHandover ?? false else { return false }
             abortRequest.signal()
             return true
         }
@@ -148,12 +168,7 @@ final class MachineController: @unchecked Sendable {
             let command = mailbox.withLock { $0.commands.isEmpty ? nil : $0.commands.removeFirst() }
             if let command {
                 command.body(self)
-                if command.isOperation {
-                    mailbox.withLock { mailbox in
-                        mailbox.operation = nil
-                        abortRequest.take()
-                    }
-                }
+                if let number = command.operation { operationEnded(number) }
                 publish()
                 continue
             }

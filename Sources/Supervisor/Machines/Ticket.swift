@@ -10,6 +10,10 @@ final class Ticket<Value: Sendable>: Sendable {
     }
     private let state = Mutex(State())
     private let changes = Futex()
+    private let whenFinished: @Sendable () -> Void
+
+    /// `whenFinished`: done before anybody hears of the result.
+    init(whenFinished: @escaping @Sendable () -> Void) { self.whenFinished = whenFinished }
 
     func report(_ step: Control.Step) {
         state.withLock { $0.steps.append(step) }
@@ -17,6 +21,7 @@ final class Ticket<Value: Sendable>: Sendable {
     }
 
     func finish(_ result: Result<Value, ControlError>) {
+        whenFinished()
         state.withLock { $0.result = $0.result ?? result }
         changes.set(changes.value &+ 1)
     }
