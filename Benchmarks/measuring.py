@@ -68,10 +68,11 @@ class Speed(threading.Thread):
 class Rig:
     """A machine with touched memory, and everything that watches it."""
 
-    def __init__(self, supervisor, memory_mib, vcpus, trace, cpus=(), options="", pages=None):
-        """`cpus`: where vCPU 0, 1 … run, one each. `options`: more of the guest's command line. `pages`: the machine file's `memory.pages`."""
+    def __init__(self, supervisor, memory_mib, vcpus, trace, cpus=(), options="", pages=None, devices=()):
+        """`cpus`: where vCPU 0, 1 … run, one each. `options`: more of the guest's command line. `pages`, `devices`: the machine file's
+        `memory.pages` and `devices`."""
         self.supervisor, self.memory_mib, self.vcpus, self.trace = supervisor, memory_mib, vcpus, trace
-        self.name = f"bench-{memory_mib}-{vcpus}{pages or ''}".lower()
+        self.name = f"bench-{memory_mib}-{vcpus}-{len(devices)}{pages or ''}".lower()
         # The guest's own touching makes the pages exist in the worker's tables too, as they would in a machine that has run for long.
         self.machine = Machine(
             supervisor, self.name, vcpus=vcpus, memory=f"{memory_mib}MiB",
@@ -79,6 +80,8 @@ class Rig:
         self.machine.spec["memory"]["prefault"] = True
         if pages:
             self.machine.spec["memory"]["pages"] = pages
+        if devices:
+            self.machine.spec["devices"] = list(devices)
         if cpus:
             self.machine.spec["vcpu-affinity"] = [[cpu] for cpu in cpus]
         self.control = Control(supervisor.socket)

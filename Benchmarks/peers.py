@@ -85,8 +85,8 @@ class Baton:
 
     per_round = 4
 
-    def __init__(self, supervisor, images, memory_mib, vcpus, cpus, trace, options="", pages=None):
-        self.rig = Rig(supervisor, memory_mib, vcpus, trace, cpus=cpus, options=options, pages=pages)
+    def __init__(self, supervisor, images, memory_mib, vcpus, cpus, trace, options="", pages=None, devices=()):
+        self.rig = Rig(supervisor, memory_mib, vcpus, trace, cpus=cpus, options=options, pages=pages, devices=devices)
         self.images, self.number = (images.next, images.honest), 0
 
     def __enter__(self):

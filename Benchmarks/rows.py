@@ -33,8 +33,8 @@ class Context:
     long: bool = False
     machines: int = 16
 
-    def baton(self, supervisor, memory, vcpus, options="", pages=None):
-        return peers.Baton(supervisor, self.images, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options, pages)
+    def baton(self, supervisor, memory, vcpus, options="", pages=None, devices=()):
+        return peers.Baton(supervisor, self.images, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options, pages, devices)
 
     def qemu(self, directory, memory, vcpus, mode="cpr-transfer", newest=True, options=""):
         """The newest QEMU there is with this mode."""
@@ -63,22 +63,42 @@ def stop_gaps(samples):
     return spread([sample["stop_gap"] for sample in samples if sample["outcome"] == "committed"])
 
 
+def machines_in_turn(make, keys, count, say, what):
+    """`count` handovers of each of the machines that `make(key)` gives, in turn: {key: [sample]}."""
+    machines = {}
+    try:
+        for key in keys:
+            machines[key] = make(key).__enter__()
+            machines[key].pause()
+        for machine in machines.values():
+            machine.resume()
+        return alternate(machines, count, say, what)
+    finally:
+        for machine in machines.values():
+            machine.resume()
+            machine.__exit__(None, None, None)
+
+
 def memory_sizes(context, sizes, count):
     """Blackout by touched RAM, 1 vCPU."""
     with Supervisor(context.images) as supervisor:
-        machines = {}
-        try:
-            for size in sizes:
-                machines[size] = context.baton(supervisor, size, 1).__enter__()
-                machines[size].pause()
-            for machine in machines.values():
-                machine.resume()
-            found = alternate(machines, count, context.say, "memory sizes")
-        finally:
-            for machine in machines.values():
-                machine.resume()
-                machine.__exit__(None, None, None)
+        found = machines_in_turn(lambda size: context.baton(supervisor, size, 1), sizes, count, context.say, "memory sizes")
     return {str(size): stop_gaps(samples) for size, samples in found.items()}
+
+
+def disk_counts(context, counts, count):
+    """Blackout by disks, 1 vCPU. The guest has no driver for them: they are saved and loaded with empty queues."""
+    with Supervisor(context.images, disks=True) as supervisor:
+
+        def make(number):
+            paths = [supervisor.disks / f"{number}-{index}.raw" for index in range(number)]
+            for path in paths:
+                path.write_bytes(bytes(1 << 20))
+            return context.baton(supervisor, 64, 1, devices=[{"disk": {"path": str(path)}} for path in paths])
+
+        found = machines_in_turn(make, counts, count, context.say, "disks")
+    return {
+        str(number): {"gap": stop_gaps(samples), "stopped": spread([sample.get("blackout") for sample in samples])} for number, samples in found.items()}
 
 
 def vcpu_counts(context, counts, count):
