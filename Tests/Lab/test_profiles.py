@@ -13,12 +13,12 @@ HANDOVERS = 100 if programs.LONG else 20
 FEW = 20 if programs.LONG else 4
 
 
-def go_through(guest, count):
-    """Handovers of a guest whose clocks are watched; returns their figures and the complaints."""
+def go_through(guest, count, drift_us=0):
+    """Handovers of a guest whose clocks are watched; returns their figures and the complaints. `drift_us`: see `judge.clock`."""
     reference, before = guest.messages(), guest.page.read()
     records = guest.alternate(count)
     after = guest.page.read()
-    complaints = judge.clock(before, after) + judge.messages(guest.messages(), reference)
+    complaints = judge.clock(before, after, drift_us=drift_us) + judge.messages(guest.messages(), reference)
     return f"{Blackouts(records)}, clock {after.error_us(before):+.0f} us off", complaints
 
 
@@ -61,10 +61,11 @@ def test_many_processors_boot_and_are_handed_over(start, figures, vcpus):
     # All of them share the lab's two.
     guest = ready(start(kernel="lab", vcpus=vcpus, memory_mib=384), 300)
     assert guest.found["cpus"] == str(vcpus)
-    before = guest.page.read()
-    time.sleep(60 if programs.LONG else 5)
+    before, seconds = guest.page.read(), 60 if programs.LONG else 5
+    time.sleep(seconds)
     alone = guest.page.read().error_us(before)
-    said, complaints = go_through(guest, FEW)
+    # 32 vCPUs on two processors: its clocks go 5 us a second wrong by themselves, and 20 handovers take a quarter of an hour.
+    said, complaints = go_through(guest, FEW, alone / seconds if vcpus == 32 else 0)
     guest.power_off()
     figures(f"{vcpus} vCPUs: {said} ({alone:+.0f} us without handovers), boot {guest.boot_seconds:.1f} s")
     judge.all_right(complaints)

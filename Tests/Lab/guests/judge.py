@@ -53,9 +53,10 @@ def disk(results):
     return [] if found.get("failed") == "0" and int(found.get("runs", 0)) > 0 else [f"fio: {found}"]
 
 
-def clock(before, after, most_us=MOST_CLOCK_ERROR_US):
-    error = after.error_us(before)
-    return [] if abs(error) < most_us else [f"the guest's clock is off by {error:+.0f} us after {(after.host_ns - before.host_ns) / 1e9:.0f} s"]
+def clock(before, after, most_us=MOST_CLOCK_ERROR_US, drift_us=0):
+    """`drift_us`: by how much it is off in a second in which nothing is done."""
+    error, seconds = after.error_us(before), (after.host_ns - before.host_ns) / 1e9
+    return [] if abs(error) < most_us + abs(drift_us) * seconds else [f"the guest's clock is off by {error:+.0f} us after {seconds:.0f} s"]
 
 
 def messages(now, reference):
