@@ -36,6 +36,16 @@ int cl_thread_affinity(const uint64_t *mask, size_t words) {
     return syscall(SYS_sched_setaffinity, 0, words * sizeof *mask, mask) < 0 ? -errno : 0;
 }
 
+int cl_thread_affinity_now(uint64_t *mask, size_t words) {
+    long bytes = syscall(SYS_sched_getaffinity, 0, words * sizeof *mask, mask);
+    return bytes < 0 ? -errno : (int)(bytes / (long)sizeof *mask);
+}
+
+int cl_current_cpu(void) {
+    int cpu = sched_getcpu();
+    return cpu < 0 ? -errno : cpu;
+}
+
 int cl_thread_idle(int on) {
     struct sched_param p = { .sched_priority = 0 };
     return sched_setscheduler(0, on ? SCHED_IDLE : SCHED_OTHER, &p) ? -errno : 0;

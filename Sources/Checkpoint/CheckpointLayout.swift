@@ -4,6 +4,8 @@ internal import Wire
 struct CheckpointLayout {
     let header: CheckpointHeader
     let sections: [SectionDescription]
+    /// Which of them each one is.
+    let index: [SectionKey: Int]
     /// CRC-32C over the header before the digest and every section header, as found.
     let digest: UInt32
 
@@ -16,17 +18,19 @@ struct CheckpointLayout {
         digest.update(bytes.span.extracting(0..<CheckpointFormat.digestOffset))
         var sections: [SectionDescription] = []
         sections.reserveCapacity(header.sectionCount)
-        var keys = Set<SectionKey>(minimumCapacity: header.sectionCount)
+        var keys: [SectionKey: Int] = [:]
+        keys.reserveCapacity(header.sectionCount)
         var reader = WireReader(bytes, range: CheckpointFormat.headerLength..<bytes.count)
         for index in 0..<header.sectionCount {
             let section: SectionDescription
             do { section = try SectionDescription(&reader) } catch { throw .sectionHeader(index: index, error) }
             digest.update(bytes.span.extracting(section.offset..<section.content.lowerBound))
-            if !keys.insert(section.key).inserted { throw .duplicate(section.key, offset: section.offset) }
+            if keys.updateValue(index, forKey: section.key) != nil { throw .duplicate(section.key, offset: section.offset) }
             sections.append(section)
         }
         do { try reader.finish() } catch { throw .header(error) }
         self.sections = sections
+        self.index = keys
         self.digest = digest.value
     }
 }

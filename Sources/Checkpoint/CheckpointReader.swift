@@ -22,7 +22,7 @@ package struct CheckpointReader: Sendable {
     package let sections: [SectionDescription]
     private let bytes: [UInt8]
     private let index: [SectionKey: Int]
-    private let reads: [String: ClosedRange<UInt16>]
+    private let ranges: [SectionRange]
 
     /// Verifies lengths, digest, identity and checksums, and that everything that must be understood is.
     ///
@@ -42,22 +42,19 @@ package struct CheckpointReader: Sendable {
                 throw .generation(expected: identity.generation, found: header.generation)
             }
         }
-        var index: [SectionKey: Int] = [:]
-        index.reserveCapacity(sections.count)
-        reads = Dictionary(ranges.map { ($0.name, $0.reads) }, uniquingKeysWith: { first, _ in first })
-        for (number, section) in sections.enumerated() {
+        index = layout.index
+        self.ranges = ranges
+        for section in sections {
             let found = CRC32C.of(bytes.span.extracting(section.content))
             guard found == section.checksum else {
                 throw .checksum(section.key, offset: section.offset, said: section.checksum, found: found)
             }
-            if let reads = reads[section.key.name] {
+            if let reads = ranges.reads(of: section.key.name) {
                 _ = try section.effectiveVersion(reads: reads)
             } else if section.mustUnderstand {
                 throw .unknown(section.key, offset: section.offset)
             }
-            index[section.key] = number
         }
-        self.index = index
     }
 
     /// Whether a section is there.
@@ -78,7 +75,7 @@ package struct CheckpointReader: Sendable {
         let key = SectionKey(name, instance)
         guard let number = index[key] else { throw .missing(key) }
         let section = sections[number]
-        guard let reads = reads[name] else { throw .unknown(key, offset: section.offset) }
+        guard let reads = ranges.reads(of: name) else { throw .unknown(key, offset: section.offset) }
         let version = try section.effectiveVersion(reads: reads)
         var reader = WireReader(bytes, range: section.content)
         do {
@@ -94,6 +91,11 @@ package struct CheckpointReader: Sendable {
     ) throws(CheckpointError) -> Value? {
         contains(name, instance: instance) ? try decode(name, instance: instance, body) : nil
     }
+}
+
+extension [SectionRange] {
+    /// A dozen or two of them: to look at each is faster than to set up anything for looking up.
+    fileprivate func reads(of name: String) -> ClosedRange<UInt16>? { first { $0.name == name }?.reads }
 }
 
 extension SectionDescription {

@@ -20,6 +20,9 @@ package enum Order: Sendable, Equatable {
     /// As `load`, as soon as the commit word says that the outgoing worker has frozen, which is waited for at most `patienceNanoseconds`. For
     /// images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `loaded`.
     case loadWhenFrozen(patienceNanoseconds: UInt64)
+    /// Go to this CPU, which the guest is about to leave, stay there until the grant, and load what a rehearsal has saved: what loading takes
+    /// is in that processor's caches then. The guest runs still. For images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `done`.
+    case practise(cpu: UInt32?)
     /// Run. Answer: `running`.
     case grant
     /// Abort: thaw, if the commit word can still be won, and run on. Answer: `resumed`.
@@ -63,6 +66,7 @@ extension Order {
         case .fingerprint: 16
         case .retire: 17
         case .loadWhenFrozen: 18
+        case .practise: 19
         }
     }
 
@@ -85,6 +89,7 @@ extension Order {
             writer.u32(digest)
         case .settle(let holdNanoseconds): writer.u64(holdNanoseconds)
         case .loadWhenFrozen(let patienceNanoseconds): writer.u64(patienceNanoseconds)
+        case .practise(let cpu): writer.optional(cpu) { writer, cpu in writer.u32(cpu) }
         case .grant, .resume, .takeAddresses, .pause, .unpause, .health, .locate, .requestPowerOff, .fingerprint, .retire: break
         }
     }
@@ -112,6 +117,7 @@ extension Order {
         case 16: self = .fingerprint
         case 17: self = .retire
         case 18: self = .loadWhenFrozen(patienceNanoseconds: try reader.u64())
+        case 19: self = .practise(cpu: try reader.optional { reader throws(WireError) in try reader.u32() })
         default: throw .invalid(offset: 6, field: "the kind of an order", value: UInt64(kind))
         }
         try reader.finish()
@@ -120,6 +126,7 @@ extension Order {
 
 /// What an image may be able to do, beyond what every image does: names in its description.
 package enum WorkerFeature {
-    /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/loadWhenFrozen(patienceNanoseconds:)``.
+    /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/practise(cpu:)`` and
+    /// ``Order/loadWhenFrozen(patienceNanoseconds:)``.
     package static let loadsWhenFrozen = "load-when-frozen"
 }

@@ -6,16 +6,28 @@ package import SystemPackage
 package final class MSRBuffer: Sendable {
     private let buffer: KernelBuffer
     /// How many MSRs it holds.
-    package let count: Int
+    package var count: Int { Int(buffer.load32(at: 0)) }
     /// The kernel refuses 256 and more with E2BIG.
     package static let maximumCount = 255
 
     package init(_ indices: some Collection<UInt32>) {
         precondition(indices.count <= Self.maximumCount, "KVM takes at most 255 MSRs at a time")
-        count = indices.count
         buffer = KernelBuffer(count: 8 + 16 * max(1, indices.count))
         buffer.store(UInt32(indices.count), at: 0)
         for (position, index) in indices.enumerated() { buffer.store(index, at: 8 + 16 * position) }
+    }
+
+    /// Room for ``maximumCount`` MSRs, and none yet.
+    package init() { buffer = KernelBuffer(count: 8 + 16 * Self.maximumCount) }
+
+    package func removeAll() { buffer.store(UInt32(0), at: 0) }
+
+    /// One more. Traps beyond the room.
+    package func append(_ index: UInt32, _ value: UInt64) {
+        let position = count
+        buffer.store(index, at: 8 + 16 * position)
+        buffer.store(value, at: 16 + 16 * position)
+        buffer.store(UInt32(position + 1), at: 0)
     }
 
     package func index(at position: Int) -> UInt32 { buffer.load32(at: 8 + 16 * position) }

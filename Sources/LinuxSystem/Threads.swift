@@ -71,6 +71,22 @@ package struct SystemThread: Sendable {
         try check(unsafe mask.withUnsafeBufferPointer { unsafe cl_thread_affinity($0.baseAddress, $0.count) })
     }
 
+    /// The CPU this thread is on, if the kernel says it.
+    package static var currentCPU: UInt32? { UInt32(exactly: cl_current_cpu()) }
+
+    /// Keeps this thread on one CPU. Returns where it was allowed to run before, for ``setAffinity(_:)``; `nil` when nothing has changed.
+    package static func stay(on cpu: UInt32) -> [UInt64]? {
+        var before = [UInt64](repeating: 0, count: 1024 / 64)
+        // SAFETY: the shim fills at most the array.
+        let words = Int(unsafe before.withUnsafeMutableBufferPointer { unsafe cl_thread_affinity_now($0.baseAddress, $0.count) })
+        guard words > 0, Int(cpu) < words * 64 else { return nil }
+        before.removeLast(before.count - words)
+        var only = [UInt64](repeating: 0, count: Int(cpu) / 64 + 1)
+        only[Int(cpu) / 64] = 1 << UInt64(cpu % 64)
+        guard (try? setAffinity(only)) != nil else { return nil }
+        return before
+    }
+
     /// The kernel's id of this thread.
     package static var currentID: Int32 { cl_thread_id() }
 }

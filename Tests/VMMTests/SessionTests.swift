@@ -57,6 +57,34 @@ struct SessionTests {
         try worker.retire()
     }
 
+    @Test func practiceLeavesNothingBehind() throws {
+        let (bench, worker) = try running(vcpus: 2)
+        let next = try bench.worker(generation: 2)
+        guard case .refused = try next.order(.practise(cpu: 0)) else {
+            Issue.record("a worker without a machine practised")
+            return
+        }
+        let saved = try save(bench, worker, next)
+        #expect(try worker.order(.resume) == .resumed(overdue: false))
+        // Where there is no such CPU it stays where it is.
+        for cpu: UInt32? in [nil, 0, 100_000] { #expect(try next.order(.practise(cpu: cpu)) == .done) }
+        guard case .refused = try worker.order(.practise(cpu: nil)) else {
+            Issue.record("a worker practised loading while its guest ran")
+            return
+        }
+        #expect(saved.0 > 0)
+        expectUnharmed(bench)
+        try worker.settle()
+        guard case .saved(let length, let digest, _, _, _) = try worker.order(.save(freezeNanoseconds: 20_000_000_000)) else {
+            throw VMMError("not saved")
+        }
+        guard case .loaded = try next.order(.load(length: length, digest: digest)) else { throw VMMError("not loaded") }
+        #expect(try worker.order(.resume) == .resumed(overdue: false))
+        expectUnharmed(bench)
+        try worker.retire()
+        try next.retire()
+    }
+
     @Test func anOverdueFreezeEndsByItself() throws {
         let (bench, worker) = try running()
         let next = try bench.worker(generation: 2)

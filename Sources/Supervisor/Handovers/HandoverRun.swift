@@ -109,8 +109,9 @@ final class HandoverRun {
                 throw Trouble(step: .settle, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
             }
             defer { host.admission.leave() }
-            try settle()
-            try expectLoad(by: worker)
+            let cpu = try settle()
+            let affinity = try expectLoad(by: worker, on: cpu)
+            defer { if let affinity { try? SystemThread.setAffinity(affinity) } }
             try stopAndSave()
             try load(worker)
             try commit(to: worker)
@@ -204,24 +205,30 @@ final class HandoverRun {
         do { try worker.lend(lease, within: answer, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .lend) }
     }
 
-    private func settle() throws(Trouble) {
+    /// Where the guest's first vCPU runs, if the worker says so.
+    private func settle() throws(Trouble) -> UInt32? {
         settled = true  // from the order on: what it began must be undone by an abort
         let hold = spec.upgrade.ioHoldBudget
-        try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
+        return try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
             let order = Order.settle(holdNanoseconds: UInt64(max(1, hold)))
             if spec.holdsIO { times.holdBegan = SystemClock.monotonic() }
             let report = try ask(outgoing, order, .settle, within: spec.holdsIO ? answer + .nanoseconds(Int64(hold)) : answer)
-            guard case .settled(let began, _) = report else { throw unexpected(report, .settle, .outgoing) }
+            guard case .settled(let began, _, let cpu) = report else { throw unexpected(report, .settle, .outgoing) }
             if spec.holdsIO { times.holdBegan = began }
+            return cpu
         }
     }
 
-    /// Has the incoming worker load by itself when the outgoing one freezes, if both know how.
-    private func expectLoad(by worker: Worker) throws(Trouble) {
+    /// Has the incoming worker load by itself when the outgoing one freezes, if both know how. It and this thread go to the CPU that the guest is
+    /// about to leave: what is woken there runs at once and finds what it needs in the caches. Returns where this thread may run otherwise.
+    private func expectLoad(by worker: Worker, on cpu: UInt32?) throws(Trouble) -> [UInt64]? {
         let images = [outgoing.image.description, worker.image.description]
-        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return }
+        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return nil }
+        let report = try ask(worker, .practise(cpu: cpu), .settle, within: answer)
+        guard case .done = report else { throw unexpected(report, .settle, .incoming) }
         let patience = UInt64(max(1, budget.nanoseconds))
         do { expectedLoad = try worker.post(.loadWhenFrozen(patienceNanoseconds: patience)) } catch { throw trouble(error, worker, .load) }
+        return cpu.flatMap { SystemThread.stay(on: $0) }
     }
 
     // MARK: Blackout

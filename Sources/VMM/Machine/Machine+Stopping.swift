@@ -12,6 +12,8 @@ extension Machine {
         let onEach: @Sendable (VCPUThread, Int) throws(VMMError) -> Void
         /// Once, after all of that.
         let whenAllAreDone: @Sendable () throws(VMMError) -> Void
+        /// Once, after whoever waits for the stop has been woken, unless something has failed.
+        var afterwards: @Sendable () -> Void = {}
     }
 
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
@@ -30,13 +32,28 @@ extension Machine {
     /// with a guest that runs, and how long preparing may take is the supervisor's business.
     func rehearse(_ stopping: Stopping) throws(VMMError) { try finish(begin(stopping), within: .seconds(60)) }
 
+    /// Has each vCPU's thread leave the guest, do what it will do when it is stopped, and go on: seconds after it was last needed, code and
+    /// memory have gone from a processor's caches, and fetching them takes longer than the work. No vCPU waits for another one. Whoever does
+    /// not come in time is not waited for either.
+    func practise(_ stopping: Stopping, within limit: Duration) throws(VMMError) {
+        let threads = threads
+        let stop = Stop(of: threads.count, isOpen: true)
+        for (index, thread) in threads.enumerated() {
+            thread.interrupt { _ in
+                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
+            }
+        }
+        _ = stop.done.wait(timeout: limit)
+        if let failure = stop.failure { throw failure }
+    }
+
     private func begin(_ stopping: Stopping) -> Stop {
         let threads = threads
         let stop = Stop(of: threads.count)
         for (index, thread) in threads.enumerated() {
             thread.park { _ in
                 stop.arrive(stopping.whenAllHaveStopped)
-                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, last: stopping.whenAllAreDone)
+                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
             }
         }
         return stop
@@ -70,13 +87,15 @@ private final class Stop: Sendable {
 
     private let running: Atomic<Int>
     private let unfinished: Atomic<Int>
-    private let decision = Atomic<UInt32>(Gate.closed)
+    private let decision: Atomic<UInt32>
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
     /// Opened when the last one is done.
     let done = Latch()
 
-    init(of count: Int) {
+    /// `isOpen`: nobody waits for others.
+    init(of count: Int, isOpen: Bool = false) {
+        decision = Atomic(isOpen ? Gate.open : Gate.closed)
         running = Atomic(count)
         unfinished = Atomic(count)
         done.close(for: 1)
@@ -96,13 +115,14 @@ private final class Stop: Sendable {
         gate.set(Gate.open)
     }
 
-    /// Does `own`, and `last` when all others have, unless something has failed.
-    func finish(_ own: () throws(VMMError) -> Void, last: () throws(VMMError) -> Void) {
+    /// Does `own`, and when all others have, what is left of `stopping`, unless something has failed.
+    func finish(_ own: () throws(VMMError) -> Void, _ stopping: Machine.Stopping) {
         guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
         if failure == nil { failures.catching(own) }
         guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else { return }
-        if failure == nil { failures.catching(last) }
+        if failure == nil { failures.catching(stopping.whenAllAreDone) }
         done.arrive()
+        if failure == nil { stopping.afterwards() }
     }
 
     /// `false`: too late, all have stopped.

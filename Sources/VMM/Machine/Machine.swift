@@ -39,6 +39,13 @@ final class Machine: Sendable {
     }
 
     var firstVCPU: VCPU { vcpus[0] }
+
+    /// The CPU that the first vCPU is on, if it comes in time to say so.
+    func firstCPU(within limit: Duration) -> UInt32? {
+        let answer = CPUAnswer()
+        threads.first?.interrupt { _ in answer.give() }
+        return answer.wait(within: limit)
+    }
     var threads: [VCPUThread] { threadList.withLock { $0 } }
 
     /// Starts the vCPUs' threads, parked. From a thread with ordinary scheduling: they inherit it.
@@ -152,4 +159,21 @@ struct ParkedVCPUs: ~Copyable {
 
     /// They stay parked; whoever calls this runs them again, if ever, with ``Machine/run()``.
     consuming func keepParked() { staysParked = true }
+}
+
+/// On which CPU a thread is, asked by another.
+private final class CPUAnswer: Sendable {
+    private let cpu = Atomic<UInt32>(.max)
+    private let given = Futex()
+
+    func give() {
+        cpu.store(SystemThread.currentCPU ?? .max, ordering: .sequentiallyConsistent)
+        given.set(1)
+    }
+
+    func wait(within limit: Duration) -> UInt32? {
+        guard given.waitUntil(not: 0, timeout: limit) else { return nil }
+        let cpu = cpu.load(ordering: .sequentiallyConsistent)
+        return cpu == .max ? nil : cpu
+    }
 }

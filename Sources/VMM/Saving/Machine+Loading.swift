@@ -17,9 +17,11 @@ struct DecodedCheckpoint: Sendable {
     /// - Parameters:
     ///   - bytes: a private copy; the writer can still change the original.
     ///   - target: the machine it will be put into.
-    init(_ bytes: [UInt8], for target: Machine, writtenBy generation: UInt32, image: WorkerImage) throws(CheckpointError) {
+    ///   - ranges: what this image reads.
+    init(
+        _ bytes: [UInt8], for target: Machine, writtenBy generation: UInt32, understanding ranges: [Checkpoint.SectionRange]
+    ) throws(CheckpointError) {
         let blueprint = target.blueprint
-        let ranges = image.sections.map { Checkpoint.SectionRange($0.name, writes: $0.writes, reads: $0.reads) }
         let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
         let reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
         machine = try reader.decode(MachineSections.machine) { reader, _ throws(WireError) in try MachineState(from: &reader) }

@@ -42,13 +42,14 @@ package struct VCPUState: Sendable, Equatable {
 
     /// Reads section `cpu`, version 1. A part that is not known here, or twice, is refused.
     package init(from reader: inout WireReader) throws(WireError) {
-        var seen: Set<UInt16> = []
+        var seen: UInt32 = 0
         parts = try reader.list(limit: 32) { reader throws(WireError) in
             let start = reader.offset
             let raw = try reader.u16()
-            guard let part = VCPUStatePart(rawValue: raw), seen.insert(raw).inserted else {
+            guard let part = VCPUStatePart(rawValue: raw), seen & 1 &<< UInt32(raw) == 0 else {
                 throw .invalid(offset: start, field: "a part of vCPU state", value: UInt64(raw))
             }
+            seen |= 1 &<< UInt32(raw)
             let bytes = try reader.blob(limit: Self.maximumPartSize)
             if let size = part.fixedSize, size != bytes.count {
                 throw .invalid(offset: start + 2, field: "the length of \(part.name)", value: UInt64(bytes.count))

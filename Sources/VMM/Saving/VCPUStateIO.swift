@@ -22,6 +22,8 @@ package final class VCPUStateIO: Sendable {
     private let rooms: [Room]
     private let msrs: [MSRBuffer]
     private let deadline: MSRBuffer?
+    /// What is being restored: another image may have saved other MSRs than this one saves.
+    private let restoring = MSRBuffer()
     private let hasOffset: Bool
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
@@ -150,28 +152,34 @@ package final class VCPUStateIO: Sendable {
 
     /// TSC offset after the other MSRs; the deadline last, since KVM ignores it unless the APIC is in deadline mode already.
     private func restoreMSRs(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        let others = state.msrs.filter { $0.index != MSRPlan.tscDeadline && !MSRPlan.guestStructures.contains($0.index) }
-        for start in stride(from: 0, to: others.count, by: MSRBuffer.maximumCount) {
-            try write(Array(others[start..<min(start + MSRBuffer.maximumCount, others.count)]), to: vcpu)
-        }
+        try write(state.msrs, to: vcpu) { $0 != MSRPlan.tscDeadline && !MSRPlan.isGuestStructure($0) }
         if let offset = state.tscOffset {
             try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
         }
-        try write(state.msrs.filter { $0.index == MSRPlan.tscDeadline }, to: vcpu)
+        try write(state.msrs, to: vcpu) { $0 == MSRPlan.tscDeadline }
     }
 
     /// Writes what makes KVM write to guest memory. After the commit, on the vCPU's thread, before its first run.
     package func finishRestoring(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        try write(state.msrs.filter { MSRPlan.guestStructures.contains($0.index) }, to: vcpu)
+        try write(state.msrs, to: vcpu, MSRPlan.isGuestStructure)
     }
 
-    private func write(_ values: [VCPUState.MSR], to vcpu: VCPU) throws(VMMError) {
-        if values.isEmpty { return }
-        let chunk = MSRBuffer(values.map(\.index))
-        for (position, value) in values.enumerated() { chunk[position] = value.value }
-        let count = try doing("restoring MSRs of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(chunk) }
-        if count < values.count {
-            throw VMMError("MSR \(hexadecimal(values[count].index)) of vCPU \(vcpu.index) does not take \(hexadecimal(values[count].value))")
+    private func write(_ values: [VCPUState.MSR], to vcpu: VCPU, _ isWanted: (UInt32) -> Bool) throws(VMMError) {
+        restoring.removeAll()
+        for value in values where isWanted(value.index) {
+            if restoring.count == MSRBuffer.maximumCount { try writeRestoring(to: vcpu) }
+            restoring.append(value.index, value.value)
         }
+        try writeRestoring(to: vcpu)
+    }
+
+    private func writeRestoring(to vcpu: VCPU) throws(VMMError) {
+        if restoring.count == 0 { return }
+        let count = try doing("restoring MSRs of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(restoring) }
+        if count < restoring.count {
+            let (index, value) = (hexadecimal(restoring.index(at: count)), hexadecimal(restoring[count]))
+            throw VMMError("MSR \(index) of vCPU \(vcpu.index) does not take \(value)")
+        }
+        restoring.removeAll()
     }
 }

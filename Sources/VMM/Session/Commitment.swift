@@ -17,12 +17,11 @@ struct Commitment {
     /// What the word says, for people.
     var said: String { current.map(\.description) ?? "nothing" }
 
-    /// running → frozen, as saved is said. Wakes the incoming worker, if it waits for that.
-    func freeze() -> Bool {
-        guard change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) else { return false }
-        word.wake()
-        return true
-    }
+    /// running → frozen, as saved is said. Whoever waits for that is woken by ``wakeIncoming()``.
+    func freeze() -> Bool { change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) }
+
+    /// Wakes the incoming worker, if it waits for the freeze.
+    func wakeIncoming() { word.wake() }
 
     /// Waits until an earlier generation has frozen, and perhaps been committed away from already, at most until `deadline`
     /// (CLOCK_MONOTONIC); `false` when it did not.

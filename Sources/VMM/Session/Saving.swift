@@ -9,7 +9,6 @@ final class Saving: Sendable {
         var stopped: Int64 = 0
         var saved: Int64 = 0
         var length = 0
-        var digest: UInt32 = 0
     }
 
     private let machine: Machine
@@ -46,22 +45,36 @@ final class Saving: Sendable {
                 try failpoints.reached(.save)
             },
             onEach: { [self] thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions) },
-            whenAllAreDone: { [self] () throws(VMMError) in try write() })
+            whenAllAreDone: { [self] () throws(VMMError) in try write() },
+            // The way to the supervisor is open already: it is heard while the incoming worker loads.
+            afterwards: { [self] in commitment.wakeIncoming() })
     }
 
     /// The same on a machine that has never run, without touching its devices or entering a vCPU: on the threads that will do it, whose stacks
     /// and memory are then there. Returns the checkpoint.
     static func rehearse(_ machine: Machine, in room: SavingRoom, image: WorkerImage, generation: UInt32) throws(VMMError) -> [UInt8] {
-        let versions = PromisedVersions(newestOf: image)
-        let stopping = Machine.Stopping(
+        try machine.rehearse(rehearsing(machine, in: room, image, PromisedVersions(newestOf: image), generation) { room.written = $0 })
+        defer { room.written = [] }  // the room's memory is its own again
+        return room.written
+    }
+
+    /// The same on a machine that runs, and runs on: so soon before the stop that all it takes is still in the processors' caches then.
+    static func practise(
+        _ machine: Machine, in room: SavingRoom, image: WorkerImage, versions: PromisedVersions, generation: UInt32
+    ) throws(VMMError) {
+        try machine.practise(rehearsing(machine, in: room, image, versions, generation) { _ in }, within: .milliseconds(20))
+    }
+
+    private static func rehearsing(
+        _ machine: Machine, in room: SavingRoom, _ image: WorkerImage, _ versions: PromisedVersions, _ generation: UInt32,
+        then take: @escaping @Sendable ([UInt8]) -> Void
+    ) -> Machine.Stopping {
+        Machine.Stopping(
             whenAllHaveStopped: {},
             onEach: { thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions, isRehearsal: true) },
             whenAllAreDone: { () throws(VMMError) in
-                room.written = try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false)
+                take(try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false))
             })
-        try machine.rehearse(stopping)
-        defer { room.written = [] }  // the room's memory is its own again
-        return room.written
     }
 
     private func write() throws(VMMError) {
@@ -71,13 +84,14 @@ final class Saving: Sendable {
         checkpoint.copyIn(bytes.span, at: 0)
         let saved = SystemClock.monotonic()  // what comes next may give this CPU to the incoming worker
         if saved >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
-        done.withLock { ($0.saved, $0.length, $0.digest) = (saved, bytes.count, CheckpointDigest.of(bytes)) }
+        done.withLock { ($0.saved, $0.length) = (saved, bytes.count) }
         guard commitment.freeze() else { throw VMMError("the commit word says \(commitment.said), not running(\(commitment.generation))") }
     }
 
     /// What the supervisor is told when it is done.
     func report(began: Int64) -> Report {
         let done = done.withLock { $0 }
-        return .saved(length: UInt64(done.length), digest: done.digest, parkBegan: began, parked: done.stopped, saved: done.saved)
+        let digest = CheckpointDigest.of(checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, done.length)))
+        return .saved(length: UInt64(done.length), digest: digest, parkBegan: began, parked: done.stopped, saved: done.saved)
     }
 }

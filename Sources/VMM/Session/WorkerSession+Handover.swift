@@ -15,14 +15,18 @@ extension WorkerSession {
         if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
         try failpoints.reached(.settle)
         let began = SystemClock.monotonic()
-        do throws(VMMError) { try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) } catch {
+        var drained = began
+        do throws(VMMError) {
+            try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold)))
+            drained = SystemClock.monotonic()
+        } catch {
             if !isPaused { machine.devices.resume() }
             throw error
         }
         machine.setUrgent(true)
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience
-        let report = Report.settled(began: began, drained: SystemClock.monotonic())
+        let report = Report.settled(began: began, drained: drained, cpu: machine.firstCPU(within: .milliseconds(20)))
         settledReport = report
         return report
     }
@@ -32,6 +36,8 @@ extension WorkerSession {
         try require(.settled, for: "save")
         let machine = try current()
         guard let room, let checkpoint, let commitment else { throw VMMError("there is nothing to save to") }
+        try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation)
+        SystemClock.sleep(.microseconds(200))  // the guest goes on in between: two short stops, not a long one
         let began = SystemClock.monotonic()
         let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
@@ -85,12 +91,13 @@ extension WorkerSession {
         let length = length == 0 ? try announcedLength(checkpoint) : length
         if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
         phase = .loading
+        rehearsal = nil
         do throws(VMMError) {
             try failpoints.reached(.load)
             let bytes = checkpoint.copyOut(at: 0, count: Int(length))
             if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
             let decoded = try doing("checkpoint") { () throws(CheckpointError) in
-                try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), image: image)
+                try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), understanding: understood)
             }
             try machine.restore(decoded)
             isPaused = decoded.machine.isPaused
@@ -103,6 +110,14 @@ extension WorkerSession {
         let report = Report.loaded(began: began, loaded: SystemClock.monotonic())
         loadedReport = report
         return report
+    }
+
+    /// The guest runs still; when it has stopped, what loading takes is in the caches of the processor that has nothing else to do then.
+    func practise(on cpu: UInt32?) throws(VMMError) -> Report {
+        try require(.prepared, for: "practise")
+        if let cpu { affinity = SystemThread.stay(on: cpu) ?? affinity }
+        if let rehearsal { try practiseLoading(rehearsal, into: try current()) }
+        return .done
     }
 
     /// Loads without being told again: the outgoing worker's freeze wakes this one, and the way through the supervisor is saved.
@@ -144,6 +159,8 @@ extension WorkerSession {
         try? failpoints.reached(.running)
         let report = Report.running(granted: granted, firstRun: firstRun)
         runningReport = report
+        if let affinity { try? SystemThread.setAffinity(affinity) }
+        affinity = nil
         return report
     }
 }

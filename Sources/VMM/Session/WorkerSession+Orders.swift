@@ -15,6 +15,7 @@ extension WorkerSession {
         case .settle(let hold): try settle(within: hold)
         case .save(let freeze): try save(freeze: freeze)
         case .load(let length, let digest): try load(length: length, digest: digest)
+        case .practise(let cpu): try practise(on: cpu)
         case .loadWhenFrozen(let patience): try loadWhenFrozen(within: patience)
         case .grant: try grant()
         case .resume: try resume()
@@ -52,7 +53,7 @@ extension WorkerSession {
         let commitment = Commitment(try leases.commitWord(), generation: generation)
         let machine = try MachineBuilder(lent: lent, failpoints: failpoints).build(specification)
         try machine.startThreads()
-        try rehearse(machine)
+        _ = try rehearse(machine)
         try machine.boot(lent, commandLine: specification.commandLine)
         guard commitment.powerOn() else { throw VMMError("the commit word says \(commitment.said): somebody else runs this machine") }
         adopt(machine, commitment)
@@ -92,7 +93,7 @@ extension WorkerSession {
         do {
             let built = try preparation.get()
             try built.machine.startThreads()
-            try rehearse(built.machine)
+            rehearsal = try rehearse(built.machine)
             checkpoint = try leases.checkpoint(writable: false, vcpus: built.machine.blueprint.vcpus)
             adopt(built.machine, Commitment(try leases.commitWord(), generation: generation))
             try failpoints.reached(.prepared)
@@ -107,15 +108,21 @@ extension WorkerSession {
 
     /// Saves and restores the machine as it is before it has ever run: that this works is known now, and what it touches for the first
     /// time is touched while nobody waits.
-    private func rehearse(_ machine: Machine) throws(VMMError) {
+    private func rehearse(_ machine: Machine) throws(VMMError) -> [UInt8] {
         let room = SavingRoom(vcpus: machine.blueprint.vcpus)
         let bytes = try Saving.rehearse(machine, in: room, image: image, generation: generation)
+        try practiseLoading(bytes, into: machine)
+        self.room = room
+        return bytes
+    }
+
+    /// Puts a machine that has never run into the state it is in.
+    func practiseLoading(_ rehearsal: [UInt8], into machine: Machine) throws(VMMError) {
         let decoded = try doing("rehearsal") { () throws(CheckpointError) in
-            try DecodedCheckpoint(bytes, for: machine, writtenBy: generation, image: image)
+            try DecodedCheckpoint(rehearsal, for: machine, writtenBy: generation, understanding: understood)
         }
         try machine.restore(decoded)
         for thread in machine.threads { thread.beforeRunning(nil) }
-        self.room = room
     }
 
     private func pause() throws(VMMError) -> Report {

@@ -1,4 +1,5 @@
 internal import Channel
+internal import Checkpoint
 internal import Handover
 internal import LinuxSystem
 internal import SystemPackage
@@ -9,6 +10,8 @@ internal import Wire
 /// Everything here happens on the main thread; from *settle* to *running* nothing else is waited for.
 final class WorkerSession {
     let image: WorkerImage
+    /// The image's sections, as reading a checkpoint wants them.
+    let understood: [Checkpoint.SectionRange]
     let failpoints: Failpoints
     let channel: SupervisorChannel
     var phase = WorkerPhase.waiting
@@ -21,6 +24,10 @@ final class WorkerSession {
     var versions: PromisedVersions
     var room: SavingRoom?
     var checkpoint: SharedMapping?
+    /// Where this thread may run when it has not gone to one CPU for the blackout.
+    var affinity: [UInt64]?
+    /// A checkpoint of the machine as it was built, until one is loaded.
+    var rehearsal: [UInt8]?
     var isPaused = false
     /// CLOCK_MONOTONIC when an operator paused the machine here.
     var pausedAt: Int64?
@@ -42,6 +49,7 @@ final class WorkerSession {
         self.generation = generation
         self.channel = channel
         self.image = image
+        understood = image.sections.map { Checkpoint.SectionRange($0.name, writes: $0.writes, reads: $0.reads) }
         self.failpoints = failpoints
         versions = PromisedVersions(newestOf: image)
     }

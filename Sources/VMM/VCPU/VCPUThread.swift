@@ -107,6 +107,17 @@ final class VCPUThread: Sendable {
         }
     }
 
+    /// Leaves the guest, completes what was half done, does `work`, and goes on as before. No arrival, and no promise: another order may
+    /// come in its place.
+    func interrupt(for work: @escaping Work) {
+        post {
+            $0.work = { vcpu in
+                self.completePendingExits()
+                work(vcpu)
+            }
+        }
+    }
+
     /// Does `work` on the vCPU's thread, which must be parked. Arrives when done.
     func perform(_ work: @escaping Work) {
         post {
