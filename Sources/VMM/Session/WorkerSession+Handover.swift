@@ -115,7 +115,10 @@ extension WorkerSession {
     /// The guest runs still; when it has stopped, what loading takes is in the caches of the processor that has nothing else to do then.
     func practise(on cpu: UInt32?) throws(VMMError) -> Report {
         try require(.prepared, for: "practise")
-        if let cpu { affinity = SystemThread.stay(on: cpu) ?? affinity }
+        if let cpu {
+            let before = SystemThread.stay(on: cpu)
+            affinity = affinity ?? before  // told twice, it is on one CPU already
+        }
         if let rehearsal { try practiseLoading(rehearsal, into: try current()) }
         return .done
     }
