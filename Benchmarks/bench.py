@@ -37,10 +37,12 @@ def arguments():
     parser.add_argument("--only", metavar="PART,…", help="only these parts: compare " + " ".join(PARTS))
     parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 and 1,000 machines: an hour")
     parser.add_argument("--machines", type=int, metavar="N", help="how many are upgraded 8 at a time (16)")
+    parser.add_argument("--vcpus", type=lambda text: [int(word) for word in text.split(",")], metavar="N,…", help="how many vCPUs the machines of the part vcpus have (1,4)")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the JSON instead")
     options = parser.parse_args()
     options.machines = options.machines or (100 if options.long else 16)
+    options.vcpus = options.vcpus or ([1, 2, 4, 8, 16] if options.long else [1, 4])
     options.rounds = options.rounds or (250 if options.long else 20)
     return options
 
@@ -48,7 +50,7 @@ def arguments():
 PARTS = {
     "memory": lambda c: rows.memory_sizes(c, [64, 1024, 4096, 16384] if c.long else [64, 1024], 50 if c.long else 15),
     "disks": lambda c: rows.disk_counts(c, [0, 1, 8], 100 if c.long else 20),
-    "vcpus": lambda c: rows.vcpu_counts(c, [1, 2, 4, 8, 16] if c.long else [1, 4], 40 if c.long else 12),
+    "vcpus": lambda c: rows.vcpu_counts(c, c.vcpus, 40 if c.long else 12),
     "speed": lambda c: rows.speed_afterwards(c, 10 if c.long else 3),
     "upgrade": lambda c: rows.whole_upgrade(c, 30 if c.long else 8),
     "abort": lambda c: rows.aborts(c, 100 if c.long else 15),
@@ -137,7 +139,7 @@ def run(options):
     peers.make_floor()
     with tracing() as (trace, reason), place() as directory:
         times = processor_times()
-        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long, options.machines)
+        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long, options.machines, options.vcpus)
         if reason:
             about["no_tracepoints"] = reason
         if "compare" in wanted:

@@ -32,6 +32,7 @@ class Context:
     say: object
     long: bool = False
     machines: int = 16
+    vcpus: tuple = (1, 4)
 
     def baton(self, supervisor, memory, vcpus, options="", pages=None, devices=()):
         return peers.Baton(supervisor, self.images, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options, pages, devices)
