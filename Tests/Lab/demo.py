@@ -51,12 +51,12 @@ class Act:
         say("linux", f"{found['kernel']}, {found['cpus']} vCPUs, disks {found['disks']}, network, consoles: up after {guest.boot_seconds:.1f} s; "
             "fio with verification, files on ext4, TCP both ways, memory and clocks checked")
         time.sleep(3)
-        reference, before = guest.messages(), guest.page.read()
+        reference, before = guest.messages(), guest.page.read(4)
         self.hand_over("1.0.0 → next", self.images.next, 0)
         self.hand_over("1.1.0 → broken-load", self.images.faulty("crash-in-load"), 4)
         self.hand_over("1.1.0 → broken-soak", self.images.faulty("unhealthy-in-soak"), 5)
         self.hand_over("1.1.0 → 1.0.0", self.images.honest, 0)
-        after, messages, results = guest.page.read(), guest.messages(), guest.finish()
+        after, messages, results = guest.page.read(4), guest.messages(), guest.finish()
         say("linux", f"fio: {results['disk'].get('runs')} runs, {results['disk'].get('failed')} failed; {results['files'].get('written')} files, "
             f"{results['files'].get('differ')} differ; TCP {int(results['peer'].get('received', 0)) >> 20} MiB in, "
             f"{int(results['peer'].get('sent', 0)) >> 20} MiB out, {results['peer'].get('wrong')} wrong; clock {after.error_us(before):+.0f} us off")

@@ -73,7 +73,7 @@ class Page:
         before = self.sequence
         processes.wait_until(lambda: self.sequence > before + 2 * readings, "the guest reads its clocks", seconds)
 
-    def read(self, seconds=1.0):
+    def read(self, seconds=2.0):
         """Watches the readings until another second of it makes no difference. Each is older than the look at it, never younger: the least
         difference is the best, and where processors are scarce it may be a while before one is looked at in time."""
         best_monotonic = best_realtime = None
