@@ -8,7 +8,7 @@ from support import processes
 
 MAGIC = 0x4B434F4C43544142
 MAGIC_AT, SEQUENCE, TSC, MONOTONIC, REALTIME, RAW, GAP, GAP_END, WENT_BACK, TICKS, LATE, RESET = range(12)
-# A better look at the clocks than this, in nanoseconds, is worth another second, and so many seconds at most.
+# A better look at the clocks than this, in nanoseconds, is worth looking for as long again, and so many times at most.
 SAME_NS, MOST_LOOKING = 20_000, 15
 
 
@@ -74,7 +74,7 @@ class Page:
         processes.wait_until(lambda: self.sequence > before + 2 * readings, "the guest reads its clocks", seconds)
 
     def read(self, seconds=2.0):
-        """Watches the readings until another second of it makes no difference. Each is older than the look at it, never younger: the least
+        """Watches the readings until looking for as long again makes no difference. Each is older than the look at it, never younger: the least
         difference is the best, and where processors are scarce it may be a while before one is looked at in time."""
         best_monotonic = best_realtime = None
         samples, seen, ends = 0, None, time.monotonic() + seconds
