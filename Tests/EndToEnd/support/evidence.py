@@ -156,11 +156,11 @@ class Evidence:
 
     # Waiting and asking
 
-    def wait_booted(self, other_than=None):
+    def wait_booted(self, other_than=None, seconds=30):
         """Waits until the guest runs; with `other_than`, until it was booted again since that boot_tsc."""
         wait_until(
             lambda: self.u64(BASE) == MAGIC and self.state == RUNNING and self.boot_tsc != other_than and all(self.beats() or [0]),
-            lambda: f"the guest boots: magic {self.u64(BASE):#x}, state {self.state}")
+            lambda: f"the guest boots: magic {self.u64(BASE):#x}, state {self.state}", seconds)
         return self
 
     def wait_progress(self, beats=100, seconds=processes.PATIENCE):

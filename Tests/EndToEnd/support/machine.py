@@ -31,11 +31,11 @@ class Machine:
         self.file.write_text(json.dumps(self.spec))
         return self.file
 
-    def run(self):
+    def run(self, boot_seconds=30):
         """Starts it and waits until its guest runs."""
         done = self.supervisor.baton("run", self.write())
         assert done.code == 0, done
-        self.evidence = Evidence(self.pid).wait_booted()
+        self.evidence = Evidence(self.pid).wait_booted(seconds=boot_seconds)
         self.evidence.wait_progress()
         return self
 
