@@ -87,7 +87,7 @@ class Rig:
         self.control = Control(supervisor.socket)
 
     def __enter__(self):
-        self.machine.run(30 + self.memory_mib // 100)  # it touches all of it first
+        self.machine.run(30 + self.memory_mib // 20)  # it touches all of it first
         self.evidence = self.machine.evidence
         clocks.note_gaps_over(self.evidence, NOTED)
         return self
