@@ -15,14 +15,11 @@ extension WorkerSession {
         if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
         try failpoints.reached(.settle)
         let began = SystemClock.monotonic()
-        var drained = began
-        do throws(VMMError) {
-            try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold)))
-            drained = SystemClock.monotonic()
-        } catch {
+        do throws(VMMError) { try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) } catch {
             if !isPaused { machine.devices.resume() }
             throw error
         }
+        let drained = SystemClock.monotonic()
         machine.setUrgent(true)
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience

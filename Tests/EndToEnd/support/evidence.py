@@ -156,7 +156,7 @@ class Evidence:
 
     # Waiting and asking
 
-    def wait_booted(self, other_than=None, seconds=30):
+    def wait_booted(self, other_than=None, seconds=processes.PATIENCE):
         """Waits until the guest runs; with `other_than`, until it was booted again since that boot_tsc."""
         wait_until(
             lambda: self.u64(BASE) == MAGIC and self.state == RUNNING and self.boot_tsc != other_than and all(self.beats() or [0]),

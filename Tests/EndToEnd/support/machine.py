@@ -31,7 +31,7 @@ class Machine:
         self.file.write_text(json.dumps(self.spec))
         return self.file
 
-    def run(self, boot_seconds=30):
+    def run(self, boot_seconds=processes.PATIENCE):
         """Starts it and waits until its guest runs."""
         done = self.supervisor.baton("run", self.write())
         assert done.code == 0, done
