@@ -14,12 +14,12 @@ from support.machine import Machine
 BASELINE, WINDOW = 50_000_000, 5_000_000
 # A gap shorter than this is no stop: near the guest's own work between two readings of the TSC.
 NOTED = 120_000
-PARTS = ["park", "save", "load", "commit", "fence", "running"]
+PARTS = ["park", "save", "load", "commit", "running"]
 # A message is written by one process and heard by another: (name, end of the step before it, beginning of the one after).
 MESSAGES = [
     ("saved → load", ("save", "end"), ("load", "begin")),
     ("loaded → supervisor", ("load", "end"), ("loaded", "end")),
-    ("supervisor → grant", ("fence", "end"), ("running", "begin")),
+    ("supervisor → grant", ("commit", "end"), ("running", "begin")),
 ]
 
 

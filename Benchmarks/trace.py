@@ -32,8 +32,8 @@ PARTS = [
     ("wake: outgoing → incoming", 1, "save", "load_begin"),
     ("read the checkpoint, write the state", 2, "load_begin", "load"),
     ("message: incoming → supervisor", 1, "load", "loaded"),
-    ("commit and fence", 1, "loaded", "fence"),
-    ("message: supervisor → incoming", 1, "fence", "run_begin"),
+    ("commit", 1, "loaded", "commit"),
+    ("message: supervisor → incoming", 1, "commit", "run_begin"),
     ("wake the vCPU's thread, its last MSRs", 2, "run_begin", "entered"),
     ("KVM_RUN → the guest's first reading", 3, "entered", "gap_end"),
 ]
@@ -46,7 +46,7 @@ def points(rig, record, outgoing, incoming, events):
     runs = [kernel_trace.Event(thread, ns, name.startswith("sys_ioctl(")) for thread, ns, name, command in events
             if name == "kvm_userspace_exit" or command == kernel_trace.KVM_RUN]
     stops = kernel_trace.stops(runs, outgoing, incoming, steps["park"][0])
-    if 0 not in stops or not {"saved", "load", "loaded", "fence", "running"} <= set(steps):
+    if 0 not in stops or not {"saved", "load", "loaded", "commit", "running"} <= set(steps):
         return None
     left, last, entered = stops[0]
     over = [gap for gap in clocks.stalls(rig.evidence) if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
@@ -54,7 +54,7 @@ def points(rig, record, outgoing, incoming, events):
         return None
     gap = max(over, key=lambda gap: gap.ns)
     found = {"gap": gap.ended_ns - gap.ns, "left": left, "last": last, "save": steps["save"][1], "saved": steps["saved"][1],
-             "load_begin": steps["load"][0], "load": steps["load"][1], "loaded": steps["loaded"][1], "fence": steps["fence"][1],
+             "load_begin": steps["load"][0], "load": steps["load"][1], "loaded": steps["loaded"][1], "commit": steps["commit"][1],
              "run_begin": steps["running"][0], "entered": entered, "gap_end": gap.ended_ns}
     found["ordered"] = steps["park"][0]
     return found

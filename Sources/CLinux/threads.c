@@ -46,9 +46,9 @@ int cl_current_cpu(void) {
     return cpu < 0 ? -errno : cpu;
 }
 
-int cl_thread_idle(int on) {
+int cl_thread_policy(int policy) {
     struct sched_param p = { .sched_priority = 0 };
-    return sched_setscheduler(0, on ? SCHED_IDLE : SCHED_OTHER, &p) ? -errno : 0;
+    return sched_setscheduler(0, policy, &p) ? -errno : 0;
 }
 
 int cl_thread_slice(int thread, uint64_t ns) {

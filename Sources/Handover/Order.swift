@@ -20,8 +20,9 @@ package enum Order: Sendable, Equatable {
     /// As `load`, as soon as the commit word says that the outgoing worker has frozen, which is waited for at most `patienceNanoseconds`. For
     /// images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `loaded`.
     case loadWhenFrozen(patienceNanoseconds: UInt64)
-    /// Go to this CPU, which the guest is about to leave, stay there until the grant, and load what a rehearsal has saved: what loading takes
-    /// is in that processor's caches then. The guest runs still. For images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `done`.
+    /// Do once more, while the guest runs, what the blackout takes, so that it is in the processor's caches. A worker whose guest runs saves, for
+    /// nobody, and says on which CPU. A prepared one goes to this CPU, which the guest is about to leave, stays there until the grant, and loads
+    /// what its rehearsal has saved. For images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `practised`.
     case practise(cpu: UInt32?)
     /// Run. Answer: `running`.
     case grant

@@ -8,9 +8,11 @@ package enum Report: Sendable, Equatable {
     case blueprint([UInt8])
     /// Built, and how much RAM has been populated (bytes).
     case prepared(populated: UInt64)
+    /// What the blackout takes has been done once more. `cpu`: on which the first vCPU runs, from a worker that runs a guest and knows.
+    case practised(cpu: UInt32?)
     /// Back ends rest. CLOCK_MONOTONIC nanoseconds: when the first stopped taking requests, which is when the I/O hold begins, and when
-    /// nothing was under way any more. And the CPU the first vCPU runs on, if that is known.
-    case settled(began: Int64, drained: Int64, cpu: UInt32?)
+    /// nothing was under way any more.
+    case settled(began: Int64, drained: Int64)
     /// Stopped, written and frozen. All times CLOCK_MONOTONIC nanoseconds.
     case saved(length: UInt64, digest: UInt32, parkBegan: Int64, parked: Int64, saved: Int64)
     case loaded(began: Int64, loaded: Int64)
@@ -93,6 +95,7 @@ extension Report {
         case .poweredOff: 115
         case .resetRequested: 116
         case .failed: 117
+        case .practised: 118
         }
     }
 
@@ -102,10 +105,10 @@ extension Report {
         case .lent(let held): writer.u32(held)
         case .blueprint(let bytes), .fingerprint(let bytes): writer.blob(bytes)
         case .prepared(let populated): writer.u64(populated)
-        case .settled(let began, let drained, let cpu):
+        case .practised(let cpu): writer.optional(cpu) { writer, cpu in writer.u32(cpu) }
+        case .settled(let began, let drained):
             writer.i64(began)
             writer.i64(drained)
-            writer.optional(cpu) { writer, cpu in writer.u32(cpu) }
         case .saved(let length, let digest, let parkBegan, let parked, let saved):
             writer.u64(length)
             writer.u32(digest)
@@ -134,9 +137,7 @@ extension Report {
         case 102: self = .lent(held: try reader.u32())
         case 103: self = .blueprint(try reader.blob(limit: Envelope.maximumLength))
         case 104: self = .prepared(populated: try reader.u64())
-        case 105:
-            self = .settled(
-                began: try reader.i64(), drained: try reader.i64(), cpu: try reader.optional { reader throws(WireError) in try reader.u32() })
+        case 105: self = .settled(began: try reader.i64(), drained: try reader.i64())
         case 106:
             self = .saved(
                 length: try reader.u64(), digest: try reader.u32(), parkBegan: try reader.i64(), parked: try reader.i64(), saved: try reader.i64())
@@ -157,6 +158,7 @@ extension Report {
         case 115: self = .poweredOff
         case 116: self = .resetRequested
         case 117: self = .failed(reason: try reader.string())
+        case 118: self = .practised(cpu: try reader.optional { reader throws(WireError) in try reader.u32() })
         default: throw .invalid(offset: 6, field: "the kind of a report", value: UInt64(kind))
         }
         try reader.finish()

@@ -1,8 +1,8 @@
 /// The steps of a handover, one list for failpoints, journal, events, metrics and the command line.
 package enum Step: String, Sendable, CaseIterable, Comparable {
     case preflight, spawn, hello, lend, map, populate, build, prepared
-    case settle, park, save, saved, load, loaded
-    case commit, fence, grant, running
+    case practise, settle, park, save, saved, load, loaded
+    case commit, grant, running, fence
     case takeAddresses = "take-addresses"
     case retire, soak
 

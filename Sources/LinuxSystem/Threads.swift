@@ -56,8 +56,17 @@ package struct SystemThread: Sendable {
     /// Gives the memory back that this thread's stack has taken and does not use now. For threads other than the first, before a long wait.
     package static func returnStack() { cl_stack_return() }
 
-    /// Background work: this thread runs only when nobody else wants the CPU.
-    package static func setIdle(_ on: Bool) { _ = cl_thread_idle(on ? 1 : 0) }
+    /// How this thread shares a CPU with others (sched(7)).
+    package enum Eagerness: CInt {
+        /// SCHED_OTHER.
+        case ordinary = 0
+        /// SCHED_BATCH: when it wakes, nobody who runs already is interrupted for it.
+        case patient = 3
+        /// SCHED_IDLE: it runs only when nobody else wants the CPU.
+        case background = 5
+    }
+
+    package static func setEagerness(_ eagerness: Eagerness) { _ = cl_thread_policy(eagerness.rawValue) }
 
     /// A thread that is `urgent` gets the CPU as soon as it wakes, before threads that are not, and gives it up again soon; its share stays what it was.
     /// Since Linux 6.12; nothing changes before that, nor for background work.

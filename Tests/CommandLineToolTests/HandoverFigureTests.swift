@@ -20,11 +20,11 @@ struct HandoverFigureTests {
             record(
                 [
                     (.park, 100, 110), (.save, 115, 150), (.saved, 160, 160), (.load, 170, 200), (.loaded, 205, 205), (.commit, 206, 210),
-                    (.fence, 210, 212), (.grant, 212, 220), (.running, 220, 300),
+                    (.grant, 210, 220), (.running, 220, 300),
                 ], blackout: 200))
         let window = try #require(timeline.blackout)
         #expect(
-            window.parts.map(\.name) == ["park", "save", "→ saved", "→ load", "load", "→ loaded", "commit", "fence", "grant", "running"])
+            window.parts.map(\.name) == ["park", "save", "→ saved", "→ load", "load", "→ loaded", "commit", "grant", "running"])
         #expect(window.unattributedNanoseconds == 6)
         #expect(window.parts.reduce(0) { $0 + ($1.nanoseconds ?? 0) } + window.unattributedNanoseconds == 200)
         #expect(window.parts[2] == .init(name: "→ saved", beginNanoseconds: 150, nanoseconds: 10, share: 0.05))

@@ -59,10 +59,11 @@ package enum StubData {
     private static let durations: [(Phase, Int, String?)] = [
         (.preflight, 12_000_000, "checkpoint formats agree (cpu 3, irqchip 2)"), (.spawn, 3_000_000, nil), (.hello, 1_000_000, nil),
         (.lend, 400_000, nil), (.map, 600_000, nil), (.populate, 690_000_000, "8 GiB mapped, 2.1 M pages populated"),
-        (.build, 5_000_000, nil), (.prepared, 0, nil), (.settle, 2_300_000, "I/O hold (guest running)"), (.park, 40_000, nil),
+        (.build, 5_000_000, nil), (.prepared, 0, nil), (.practise, 900_000, nil), (.settle, 2_300_000, "I/O hold (guest running)"),
+        (.park, 40_000, nil),
         (.save, 70_000, "41 KiB"),
-        (.saved, 10_000, nil), (.load, 90_000, nil), (.loaded, 10_000, nil), (.commit, 5_000, nil), (.fence, 15_000, nil),
-        (.grant, 20_000, nil), (.running, 80_000, nil), (.retire, 210_000_000, nil), (.soak, 30 * second, "healthy"),
+        (.saved, 10_000, nil), (.load, 90_000, nil), (.loaded, 10_000, nil), (.commit, 5_000, nil),
+        (.grant, 20_000, nil), (.running, 80_000, nil), (.fence, 15_000, nil), (.retire, 210_000_000, nil), (.soak, 30 * second, "healthy"),
     ]
 
     package static func steps(_ machine: String) -> [Step] {
@@ -90,9 +91,10 @@ package enum StubData {
     private static let stepTimes: [HandoverRecord.StepTime] =
         ([
             ("preflight", 10, 12_000), ("spawn", 12_000, 15_000), ("hello", 15_000, 16_000), ("lend", 16_000, 16_400), ("map", 16_400, nil),
-            ("prepared", 16_401, 712_000), ("settle", 712_000, 714_300), ("park", 714_420, 714_460), ("save", 714_460, 714_540),
+            ("prepared", 16_401, 711_000), ("practise", 711_100, 712_000), ("settle", 712_000, 714_300), ("park", 714_420, 714_460),
+            ("save", 714_460, 714_540),
             ("saved", 714_565, 714_565), ("load", 714_580, 714_680), ("loaded", 714_690, 714_690), ("commit", 714_690, 714_695),
-            ("fence", 714_695, 714_710), ("grant", 714_715, 714_730), ("running", 714_730, 714_800), ("take-addresses", 714_900, 714_950),
+            ("grant", 714_700, 714_715), ("running", 714_715, 714_785), ("fence", 714_860, 714_875), ("take-addresses", 714_900, 714_950),
             ("retire", 714_960, 724_000),
         ] as [(String, Int, Int?)]).map { .init(phase: $0, beginNanoseconds: $1 * 1_000, endNanoseconds: $2.map { $0 * 1_000 }) }
 

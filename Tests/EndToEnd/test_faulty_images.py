@@ -45,6 +45,8 @@ BEFORE_THE_STOP = [
     ("crash@build", "build", "SIG"),
     ("error@populate", "build", "a failpoint at populate"),
     ("exit@prepared", "build", "exited with status 3"),
+    ("error@practise", "practise", "a failpoint at practise"),
+    ("hang@practise", "practise", "no answer within 3000 ms"),
     ("claims-version", "hello", "protocol"),
     ("claims-generation", "hello", "generation"),
     ("different-machine", "build", "a different machine"),
@@ -240,7 +242,7 @@ def test_failures_and_successes_follow_each_other(machine, images, supervisor):
 # The outgoing worker is the one that fails.
 
 
-@pytest.mark.parametrize("fault, step", [("error@preflight", "preflight"), ("error@settle", "settle"), ("error@park", "save"), ("error@save", "save")])
+@pytest.mark.parametrize("fault, step", [("error@preflight", "preflight"), ("error@practise", "practise"), ("error@settle", "settle"), ("error@park", "save"), ("error@save", "save")])
 def test_an_outgoing_worker_that_cannot_go_on_keeps_its_guest(machines, images, fault, step):
     machine = machines(image=images.faulty(fault))
     machine.evidence.reset_counters()
@@ -261,15 +263,16 @@ def test_an_outgoing_worker_that_passes_the_budget_but_answers_runs_on(machines,
     machine.assert_runs()
 
 
-def test_an_outgoing_worker_that_is_late_to_settle_runs_on(machines, images):
-    machine = machines(image=images.faulty("delay:4000@settle"))
+@pytest.mark.parametrize("step", ["practise", "settle"])
+def test_an_outgoing_worker_that_is_late_runs_on(machines, images, step):
+    machine = machines(image=images.faulty(f"delay:4000@{step}"))
     done = machine.upgrade(images.next)
     assert (done.code, done.error) == (4, "Aborted"), done
-    assert done.parameters["step"] == "settle", done
+    assert done.parameters["step"] == step, done
     machine.assert_runs()
 
 
-@pytest.mark.parametrize("fault", ["crash@settle", "crash@park", "exit@save", "hang@save"])
+@pytest.mark.parametrize("fault", ["crash@practise", "crash@settle", "crash@park", "exit@save", "hang@save"])
 def test_an_outgoing_worker_lost_before_saved_leads_to_the_crash_policy(machines, images, fault):
     machine = machines(image=images.faulty(fault), on_crash="reset", budget="1s")
     boot = machine.evidence.boot_tsc

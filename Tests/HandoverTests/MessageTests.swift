@@ -21,7 +21,7 @@ import Wire
         .hello(
             WorkerIdentity(version: "1.2.3", pid: 4711, models: ["baton-1"], sections: [SectionRange(name: "cpu", writes: 1...3, reads: 2...3)])),
         .lent(held: 5), .blueprint([9, 8]), .prepared(populated: 1 << 30),
-        .settled(began: 1, drained: 2, cpu: 3),
+        .practised(cpu: 3), .settled(began: 1, drained: 2),
         .saved(length: 17406, digest: 1, parkBegan: -1, parked: 2, saved: 3), .loaded(began: 4, loaded: 5), .running(granted: 6, firstRun: 7),
         .resumed(overdue: true), .done, .health(alive: 3, vcpus: 4, problem: "vCPU 3 does not answer"), .location(.frozen), .fingerprint([1, 2]),
         .refused(reason: "not now"), .poweredOff, .resetRequested, .failed(reason: "KVM_RUN failed"),

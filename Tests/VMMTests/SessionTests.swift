@@ -67,16 +67,21 @@ struct SessionTests {
         let saved = try save(bench, worker, next)
         #expect(try worker.order(.resume) == .resumed(overdue: false))
         // Where there is no such CPU it stays where it is.
-        for cpu: UInt32? in [nil, 0, 100_000] { #expect(try next.order(.practise(cpu: cpu)) == .done) }
-        guard case .refused = try worker.order(.practise(cpu: nil)) else {
-            Issue.record("a worker practised loading while its guest ran")
-            return
+        for cpu: UInt32? in [nil, 0, 100_000] { #expect(try next.order(.practise(cpu: cpu)) == .practised(cpu: nil)) }
+        for _ in 1...20 {
+            guard case .practised(let cpu) = try worker.order(.practise(cpu: nil)), cpu != nil else { throw VMMError("not practised") }
         }
+        #expect(CommitWord(rawValue: bench.word.load()) == CommitWord(.running, 1))
         #expect(saved.0 > 0)
         expectUnharmed(bench)
         try worker.settle()
+        guard case .practised = try worker.order(.practise(cpu: nil)) else { throw VMMError("not practised") }
         guard case .saved(let length, let digest, _, _, _) = try worker.order(.save(freezeNanoseconds: 20_000_000_000)) else {
             throw VMMError("not saved")
+        }
+        guard case .refused = try worker.order(.practise(cpu: nil)) else {
+            Issue.record("a frozen worker practised")
+            return
         }
         guard case .loaded = try next.order(.load(length: length, digest: digest)) else { throw VMMError("not loaded") }
         #expect(try worker.order(.resume) == .resumed(overdue: false))

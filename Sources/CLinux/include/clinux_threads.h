@@ -12,7 +12,7 @@ int cl_thread_name(const char *name);                       // this thread; 15 b
 int cl_thread_affinity(const uint64_t *mask, size_t words); // this thread
 int cl_thread_affinity_now(uint64_t *mask, size_t words);   // this thread; how many words were filled
 int cl_current_cpu(void);
-int cl_thread_idle(int on);                                 // this thread: SCHED_IDLE or SCHED_OTHER
+int cl_thread_policy(int policy);                           // this thread: SCHED_OTHER 0, SCHED_BATCH 3, SCHED_IDLE 5
 // How long a thread of SCHED_OTHER runs at a stretch where others wait (sched_setattr(2), sched_runtime, Linux 6.12): one whose stretch is shorter
 // than the running one's gets the CPU when it wakes. 0.1 to 100 ms, 0 for the default; `thread` 0 is this one. Nothing changes for other policies.
 int cl_thread_slice(int thread, uint64_t ns);

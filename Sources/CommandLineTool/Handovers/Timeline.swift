@@ -81,7 +81,7 @@ private struct Span {
     /// Who began it and who ended it; `nil` for a step this version does not know.
     var sides: (first: Side, last: Side)? {
         switch Phase(rawValue: name) {
-        case .preflight, .spawn, .hello, .lend, .saved, .loaded, .commit, .fence, .retire: (.supervisor, .supervisor)
+        case .preflight, .practise, .spawn, .hello, .lend, .saved, .loaded, .commit, .fence, .retire: (.supervisor, .supervisor)
         case .settle, .park, .save: (.outgoing, .outgoing)
         case .map, .populate, .build, .prepared, .load, .running, .takeAddresses, .soak: (.incoming, .incoming)
         case .grant: (.supervisor, .incoming)

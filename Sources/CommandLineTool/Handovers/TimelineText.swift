@@ -15,7 +15,7 @@ struct TimelineText {
     }
 
     /// What is drawn as a stopped guest in the picture of the whole; steps of the blackout stand there when they led to none.
-    private static let stopped = Set([Timeline.blackoutName] + [Phase.park, .save, .load, .commit, .fence, .grant].map(\.rawValue))
+    private static let stopped = Set([Timeline.blackoutName] + [Phase.park, .save, .load, .commit, .grant].map(\.rawValue))
     private static let nameWidth = 15
     private static let numberWidth = 11
     private static let shareWidth = 8

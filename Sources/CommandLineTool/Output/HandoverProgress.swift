@@ -8,12 +8,12 @@ enum HandoverStage: String, CaseIterable {
         switch Phase(rawValue: phase) {
         case .preflight: self = .preflight
         case .spawn, .hello, .lend, .map, .populate, .build, .prepared: self = .prepare
-        case .settle: self = .settle
+        case .practise, .settle: self = .settle
         case .park, .save, .saved: self = .save
         case .load, .loaded: self = .load
-        case .commit, .fence, .grant, .running: self = .run
+        case .commit, .grant, .running: self = .run
         case .takeAddresses: self = .addresses
-        case .retire: self = .retire
+        case .fence, .retire: self = .retire
         case .soak: self = .soak
         case nil: return nil
         }

@@ -29,8 +29,8 @@ package struct Step: Codable, Sendable, Equatable {
 /// The steps of a handover, in their order: one list for failpoints, journal, events, metrics and command line.
 package enum Phase: String, Codable, Sendable, CaseIterable {
     case preflight, spawn, hello, lend, map, populate, build, prepared
-    case settle, park, save, saved, load, loaded
-    case commit, fence, grant, running
+    case practise, settle, park, save, saved, load, loaded
+    case commit, grant, running, fence
     case takeAddresses = "take-addresses"
     case retire, soak
 }

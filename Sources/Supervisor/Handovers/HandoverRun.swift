@@ -39,12 +39,14 @@ struct Trouble: Error {
 ///        │ upgrade │                    │                                     running(g)
 ///        │────────>│── exportBlueprint ─>│
 ///        │         │── spawn, lend, prepare ────────────────>│
+///        │         │── practise ───────>│
+///        │         │── practise ────────────────────────────>│
 ///        │         │── settle ─────────>│
 ///        │         │── save ───────────>│ stop, write                         frozen(g)
 ///        │         │── load ────────────────────────────────>│ verify, restore
 ///        │         │  commit                                                  committed(g+1)
-///        │         │── SIGSTOP ────────>│
 ///        │         │── grant ───────────────────────────────>│ run            running(g+1)
+///        │         │── SIGSTOP ────────>│
 ///
 /// Runs on the machine's own thread. Any ``Trouble`` goes to `resolve`, which looks at the commit word to see who can run.
 final class HandoverRun {
@@ -64,6 +66,10 @@ final class HandoverRun {
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
     /// The report that the incoming worker gives when it has loaded by itself.
     private var expectedLoad: UInt32?
+    /// That report, if it has come before it was its turn.
+    private var heard: Result<Report, WorkerFailure>?
+    /// Where this thread may run when it is not on the guest's CPU.
+    private var ownAffinity: [UInt64]?
     var settled = false
     /// The operator's abort is honoured until then.
     var committed = false
@@ -106,18 +112,25 @@ final class HandoverRun {
             try preflight(agreement)
             let worker = try prepare(generation: outgoing.generation + 1, image: image)
             guard host.admission.enter(within: answer) else {
-                throw Trouble(step: .settle, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
+                throw Trouble(step: .practise, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
             }
             defer { host.admission.leave() }
-            let cpu = try settle()
-            let affinity = try expectLoad(by: worker, on: cpu)
-            defer { if let affinity { try? SystemThread.setAffinity(affinity) } }
+            defer {
+                leaveGuestCPU()
+                SystemThread.setEagerness(.ordinary)
+            }
+            let cpu = try practise(with: worker)
+            try settle()
+            try approach(cpu)
             try stopAndSave()
             try load(worker)
             try commit(to: worker)
+            leaveGuestCPU()
             try grant(worker)
+            fence()
             return .committed(worker: worker, note: nil)
         } catch {
+            if committed { outgoing.stop() }
             return resolve(error)
         }
     }
@@ -205,30 +218,50 @@ final class HandoverRun {
         do { try worker.lend(lease, within: answer, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .lend) }
     }
 
-    /// Where the guest's first vCPU runs, if the worker says so.
-    private func settle() throws(Trouble) -> UInt32? {
-        settled = true  // from the order on: what it began must be undone by an abort
-        let hold = spec.upgrade.ioHoldBudget
-        return try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
-            let order = Order.settle(holdNanoseconds: UInt64(max(1, hold)))
-            if spec.holdsIO { times.holdBegan = SystemClock.monotonic() }
-            let report = try ask(outgoing, order, .settle, within: spec.holdsIO ? answer + .nanoseconds(Int64(hold)) : answer)
-            guard case .settled(let began, _, let cpu) = report else { throw unexpected(report, .settle, .outgoing) }
-            if spec.holdsIO { times.holdBegan = began }
+    /// Has both workers do once more what the blackout takes, the incoming one where the guest runs. It stays there, and loads by itself when
+    /// the outgoing one freezes. Returns that CPU, if it is known and both images know how to do this.
+    private func practise(with worker: Worker) throws(Trouble) -> UInt32? {
+        let images = [outgoing.image.description, worker.image.description]
+        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return nil }
+        return try step(.practise, nil) { () throws(Trouble) in
+            let saved = try ask(outgoing, .practise(cpu: nil), .practise, within: answer)
+            guard case .practised(let cpu) = saved else { throw unexpected(saved, .practise, .outgoing) }
+            let loaded = try ask(worker, .practise(cpu: cpu), .practise, within: answer)
+            guard case .practised = loaded else { throw unexpected(loaded, .practise, .incoming) }
+            let patience = UInt64(max(1, (settleLimit + budget).nanoseconds))
+            do throws(WorkerFailure) { expectedLoad = try worker.post(.loadWhenFrozen(patienceNanoseconds: patience)) } catch {
+                throw trouble(error, worker, .practise)
+            }
             return cpu
         }
     }
 
-    /// Has the incoming worker load by itself when the outgoing one freezes, if both know how. It and this thread go to the CPU that the guest is
-    /// about to leave: what is woken there runs at once and finds what it needs in the caches. Returns where this thread may run otherwise.
-    private func expectLoad(by worker: Worker, on cpu: UInt32?) throws(Trouble) -> [UInt64]? {
-        let images = [outgoing.image.description, worker.image.description]
-        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return nil }
-        let report = try ask(worker, .practise(cpu: cpu), .settle, within: answer)
-        guard case .done = report else { throw unexpected(report, .settle, .incoming) }
-        let patience = UInt64(max(1, budget.nanoseconds))
-        do { expectedLoad = try worker.post(.loadWhenFrozen(patienceNanoseconds: patience)) } catch { throw trouble(error, worker, .load) }
-        return cpu.flatMap { SystemThread.stay(on: $0) }
+    private var settleLimit: Duration { spec.holdsIO ? answer + .nanoseconds(spec.upgrade.ioHoldBudget) : answer }
+
+    private func settle() throws(Trouble) {
+        settled = true  // from the order on: what it began must be undone by an abort
+        try step(.settle, spec.holdsIO ? "I/O hold (guest running)" : "back ends drained (guest running)") { () throws(Trouble) in
+            let order = Order.settle(holdNanoseconds: UInt64(max(1, spec.upgrade.ioHoldBudget)))
+            if spec.holdsIO { times.holdBegan = SystemClock.monotonic() }
+            let report = try ask(outgoing, order, .settle, within: settleLimit)
+            guard case .settled(let began, _) = report else { throw unexpected(report, .settle, .outgoing) }
+            if spec.holdsIO { times.holdBegan = began }
+        }
+    }
+
+    /// Goes where the guest is about to stop: who is woken there runs at once. The outgoing worker saves once more, since its devices may have taken
+    /// long to come to rest.
+    private func approach(_ cpu: UInt32?) throws(Trouble) {
+        guard let cpu else { return }
+        ownAffinity = SystemThread.stay(on: cpu)
+        let report = try ask(outgoing, .practise(cpu: nil), .settle, within: answer)
+        guard case .practised = report else { throw unexpected(report, .settle, .outgoing) }
+    }
+
+    /// Wherever this thread may run: what comes next it hears of without taking a CPU from the guest.
+    private func leaveGuestCPU() {
+        if let ownAffinity { try? SystemThread.setAffinity(ownAffinity) }
+        ownAffinity = nil
     }
 
     // MARK: Blackout
@@ -238,7 +271,15 @@ final class HandoverRun {
         host.hook(.save)
         times.begin(.park)
         let order = Order.save(freezeNanoseconds: UInt64(max(1, budget.nanoseconds)))
-        let report = try ask(outgoing, order, .save, within: budget)
+        let report: Report
+        do throws(WorkerFailure) {
+            let sequence = try outgoing.post(order)
+            SystemThread.setEagerness(.patient)  // no news that comes now is worth interrupting a worker or the guest
+            hearOfLoad()
+            report = try outgoing.report(to: sequence, within: budget, abort: abort)
+        } catch {
+            throw trouble(error, outgoing, .save)
+        }
         guard case .saved(let length, let digest, let parkBegan, let parked, let saved) = report else { throw unexpected(report, .save, .outgoing) }
         times.begin(.park, at: parkBegan)
         times.end(.park, at: parked)
@@ -247,6 +288,19 @@ final class HandoverRun {
         times.end(.saved)
         checkpoint = (length, digest)
         host.hook(.saved)
+    }
+
+    /// Waits a moment for the second of two reports alone: hearing the first, that all is saved, would take the CPU from loading.
+    private func hearOfLoad() {
+        guard let expected = expectedLoad, let incoming else { return }
+        do throws(WorkerFailure) {
+            heard = .success(try incoming.report(to: expected, within: min(budget, .milliseconds(2)), abort: abort))
+        } catch .timedOut, .abortRequested {
+            return  // both are met again
+        } catch {
+            heard = .failure(error)
+        }
+        expectedLoad = nil
     }
 
     func load(_ worker: Worker) throws(Trouble) {
@@ -260,6 +314,10 @@ final class HandoverRun {
     }
 
     private func loaded(_ worker: Worker) throws(Trouble) -> Report {
+        if let heard {
+            self.heard = nil
+            do { return try heard.get() } catch { throw trouble(error, worker, .load) }
+        }
         guard let expected = expectedLoad, worker === incoming else {
             return try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
         }
@@ -282,13 +340,9 @@ final class HandoverRun {
                 failure: .failed("it ended its freeze at the blackout budget of \(budget.milliseconds) ms; the commit word says \(says)"))
         }
         committed = true
-        times.begin(.fence)
-        outgoing.stop()
-        times.end(.fence)
     }
 
     func grant(_ worker: Worker) throws(Trouble) {
-        host.hook(.fence)
         host.hook(.grant)
         times.begin(.grant)
         let report = try ask(worker, .grant, .grant, within: answer)
@@ -297,6 +351,15 @@ final class HandoverRun {
         times.begin(.running, at: granted)
         times.end(.running, at: firstRun)
         host.hook(.running)
+    }
+
+    /// The word keeps the outgoing worker from running the guest; this, and its end, from doing anything. Not earlier: each of its threads wakes up to
+    /// be stopped, those of vCPUs on the CPUs that the guest needs.
+    private func fence() {
+        times.begin(.fence)
+        host.hook(.fence)
+        outgoing.stop()
+        times.end(.fence)
     }
 
     // MARK: Small things
@@ -320,7 +383,7 @@ final class HandoverRun {
 
     /// Tells of the steps of the blackout, after it.
     func tellBlackout() {
-        for step in [Handover.Step.park, .save, .saved, .load, .loaded, .commit, .fence, .grant, .running] where times.ending(of: step) != nil {
+        for step in [Handover.Step.park, .save, .saved, .load, .loaded, .commit, .grant, .running, .fence] where times.ending(of: step) != nil {
             tell(step, .end, step == .saved ? "\(checkpoint.length) bytes" : nil)
         }
     }
@@ -351,5 +414,6 @@ final class HandoverRun {
         discarded.append(worker)
         incoming = nil
         expectedLoad = nil
+        heard = nil
     }
 }

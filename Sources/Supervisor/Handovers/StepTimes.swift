@@ -58,7 +58,7 @@ struct StepTimes {
     /// The blackout split so that the parts add up; what no step accounts for is the time messages and wake-ups take.
     var phases: [HandoverRecord.Phase] {
         guard let blackout else { return [] }
-        let parts: [Handover.Step] = [.park, .save, .load, .commit, .fence, .running]
+        let parts: [Handover.Step] = [.park, .save, .load, .commit, .running]
         var phases = parts.map { HandoverRecord.Phase(name: $0.rawValue, nanoseconds: Int(duration($0))) }
         let attributed = phases.reduce(0) { $0 + $1.nanoseconds }
         phases.append(.init(name: "messages", nanoseconds: max(0, Int(blackout) - attributed)))

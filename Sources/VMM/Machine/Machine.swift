@@ -39,13 +39,6 @@ final class Machine: Sendable {
     }
 
     var firstVCPU: VCPU { vcpus[0] }
-
-    /// The CPU that the first vCPU is on, if it comes in time to say so.
-    func firstCPU(within limit: Duration) -> UInt32? {
-        let answer = CPUAnswer()
-        threads.first?.interrupt { _ in answer.give() }
-        return answer.wait(within: limit)
-    }
     var threads: [VCPUThread] { threadList.withLock { $0 } }
 
     /// Starts the vCPUs' threads, parked. From a thread with ordinary scheduling: they inherit it.
@@ -81,7 +74,10 @@ final class Machine: Sendable {
         devices.resumeInterrupts()
         for thread in threads { thread.run() }
         devices.resume()
+        // A vCPU's thread that says it is about to run is not interrupted by who hears it.
+        SystemThread.setEagerness(.patient)
         _ = latch.wait(timeout: .seconds(1))
+        SystemThread.setEagerness(.ordinary)
         return threads.map(\.firstRunTime).min() ?? 0
     }
 
@@ -159,21 +155,4 @@ struct ParkedVCPUs: ~Copyable {
 
     /// They stay parked; whoever calls this runs them again, if ever, with ``Machine/run()``.
     consuming func keepParked() { staysParked = true }
-}
-
-/// On which CPU a thread is, asked by another.
-private final class CPUAnswer: Sendable {
-    private let cpu = Atomic<UInt32>(.max)
-    private let given = Futex()
-
-    func give() {
-        cpu.store(SystemThread.currentCPU ?? .max, ordering: .sequentiallyConsistent)
-        given.set(1)
-    }
-
-    func wait(within limit: Duration) -> UInt32? {
-        guard given.waitUntil(not: 0, timeout: limit) else { return nil }
-        let cpu = cpu.load(ordering: .sequentiallyConsistent)
-        return cpu == .max ? nil : cpu
-    }
 }

@@ -30,7 +30,7 @@ final class Population: Sendable {
     /// Populates everything. Bytes populated.
     func run() throws(Errno) -> Int {
         let idle = try SystemThread(name: "populate") { [self] in
-            SystemThread.setIdle(true)
+            SystemThread.setEagerness(.background)
             populate()
             isOver.set(1)
         }

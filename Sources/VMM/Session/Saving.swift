@@ -58,20 +58,27 @@ final class Saving: Sendable {
         return room.written
     }
 
-    /// The same on a machine that runs, and runs on: so soon before the stop that all it takes is still in the processors' caches then.
+    /// The same on a machine that runs, and runs on: so soon before the stop that all it takes is still in the processors' caches then. Returns
+    /// the CPU that the first vCPU is on, if it came in time.
     static func practise(
         _ machine: Machine, in room: SavingRoom, image: WorkerImage, versions: PromisedVersions, generation: UInt32
-    ) throws(VMMError) {
-        try machine.practise(rehearsing(machine, in: room, image, versions, generation) { _ in }, within: .milliseconds(20))
+    ) throws(VMMError) -> UInt32? {
+        let cpu = FirstCPU()
+        let stopping = rehearsing(machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { _ in }
+        try machine.practise(stopping, within: .milliseconds(20))
+        return cpu.value
     }
 
     private static func rehearsing(
         _ machine: Machine, in room: SavingRoom, _ image: WorkerImage, _ versions: PromisedVersions, _ generation: UInt32,
-        then take: @escaping @Sendable ([UInt8]) -> Void
+        onFirst: @escaping @Sendable () -> Void = {}, then take: @escaping @Sendable ([UInt8]) -> Void
     ) -> Machine.Stopping {
         Machine.Stopping(
             whenAllHaveStopped: {},
-            onEach: { thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions, isRehearsal: true) },
+            onEach: { thread, index throws(VMMError) in
+                if index == 0 { onFirst() }
+                try machine.save(thread, index, into: room, versions: versions, isRehearsal: true)
+            },
             whenAllAreDone: { () throws(VMMError) in
                 take(try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false))
             })
@@ -94,4 +101,13 @@ final class Saving: Sendable {
         let digest = CheckpointDigest.of(checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, done.length)))
         return .saved(length: UInt64(done.length), digest: digest, parkBegan: began, parked: done.stopped, saved: done.saved)
     }
+}
+
+/// On which CPU the first vCPU's thread is, as it says.
+private final class FirstCPU: Sendable {
+    private let cpu = Mutex<UInt32?>(nil)
+
+    var value: UInt32? { cpu.withLock { $0 } }
+
+    func note() { cpu.withLock { $0 = SystemThread.currentCPU } }
 }

@@ -8,6 +8,23 @@ extension WorkerSession {
     /// `save` follows `settle` at once, or the handover has been forgotten. No longer than the ticks that the PIT makes up for.
     private static let settlePatience: Int64 = 1_000_000_000
 
+    /// What stopping or loading takes is in the caches, when it comes, of the processor that the guest gives up.
+    func practise(on cpu: UInt32?) throws(VMMError) -> Report {
+        try require(.running, .paused, .settled, .prepared, for: "practise")
+        let machine = try current()
+        try failpoints.reached(.practise)
+        guard phase == .prepared else {
+            guard let room else { throw VMMError("there is nothing to save to") }
+            return .practised(cpu: try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation))
+        }
+        if let cpu {
+            let before = SystemThread.stay(on: cpu)
+            affinity = affinity ?? before  // told twice, it is on one CPU already
+        }
+        if let rehearsal { try practiseLoading(rehearsal, into: machine) }
+        return .practised(cpu: nil)
+    }
+
     func settle(within hold: UInt64) throws(VMMError) -> Report {
         if phase == .settled, let settledReport { return settledReport }
         try require(.running, .paused, for: "settle")
@@ -23,7 +40,7 @@ extension WorkerSession {
         machine.setUrgent(true)
         phase = .settled
         settleEnd = SystemClock.monotonic() + Self.settlePatience
-        let report = Report.settled(began: began, drained: drained, cpu: machine.firstCPU(within: .milliseconds(20)))
+        let report = Report.settled(began: began, drained: drained)
         settledReport = report
         return report
     }
@@ -33,8 +50,7 @@ extension WorkerSession {
         try require(.settled, for: "save")
         let machine = try current()
         guard let room, let checkpoint, let commitment else { throw VMMError("there is nothing to save to") }
-        try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation)
-        SystemClock.sleep(.microseconds(200))  // the guest goes on in between: two short stops, not a long one
+        SystemClock.sleep(.microseconds(200))  // after practice the guest goes on: two short stops, not a long one
         let began = SystemClock.monotonic()
         let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
@@ -109,17 +125,6 @@ extension WorkerSession {
         return report
     }
 
-    /// The guest runs still; when it has stopped, what loading takes is in the caches of the processor that has nothing else to do then.
-    func practise(on cpu: UInt32?) throws(VMMError) -> Report {
-        try require(.prepared, for: "practise")
-        if let cpu {
-            let before = SystemThread.stay(on: cpu)
-            affinity = affinity ?? before  // told twice, it is on one CPU already
-        }
-        if let rehearsal { try practiseLoading(rehearsal, into: try current()) }
-        return .done
-    }
-
     /// Loads without being told again: the outgoing worker's freeze wakes this one, and the way through the supervisor is saved.
     func loadWhenFrozen(within patience: UInt64) throws(VMMError) -> Report {
         if phase == .loaded, let loadedReport { return loadedReport }
@@ -153,14 +158,15 @@ extension WorkerSession {
         let granted = SystemClock.monotonic()
         try failpoints.reached(.grant)
         guard commitment.takeOver() else { throw VMMError("the commit word says \(commitment.said), not committed(\(generation))") }
+        // From here on it is the guest's CPU: this thread hears of the first run on another one.
+        if let affinity { try? SystemThread.setAffinity(affinity) }
+        affinity = nil
         let firstRun = isPaused ? granted : machine.run()
         phase = isPaused ? .paused : .running
         self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing
         try? failpoints.reached(.running)
         let report = Report.running(granted: granted, firstRun: firstRun)
         runningReport = report
-        if let affinity { try? SystemThread.setAffinity(affinity) }
-        affinity = nil
         return report
     }
 }
