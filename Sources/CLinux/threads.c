@@ -32,8 +32,8 @@ unsigned long cl_thread_self(void) { return (unsigned long)pthread_self(); }
 int cl_thread_id(void) { return (int)syscall(SYS_gettid); }
 int cl_thread_name(const char *name) { return prctl(PR_SET_NAME, name, 0, 0, 0) ? -errno : 0; }
 
-int cl_thread_affinity(const uint64_t *mask, size_t words) {
-    return syscall(SYS_sched_setaffinity, 0, words * sizeof *mask, mask) < 0 ? -errno : 0;
+int cl_thread_affinity(int thread, const uint64_t *mask, size_t words) {
+    return syscall(SYS_sched_setaffinity, thread, words * sizeof *mask, mask) < 0 ? -errno : 0;
 }
 
 int cl_thread_affinity_now(uint64_t *mask, size_t words) {

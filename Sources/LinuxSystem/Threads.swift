@@ -74,18 +74,23 @@ package struct SystemThread: Sendable {
     /// - Parameter thread: as ``currentID`` was there; `nil`: this one.
     package static func setUrgent(_ urgent: Bool, thread: Int32? = nil) { _ = cl_thread_slice(thread ?? 0, urgent ? 100_000 : 0) }
 
-    /// Pins this thread to CPUs, bit n of word n/64 for CPU n.
-    package static func setAffinity(_ mask: [UInt64]) throws(Errno) {
+    /// Pins a thread to CPUs, bit n of word n/64 for CPU n.
+    ///
+    /// - Parameter thread: as ``currentID`` was there; `nil`: this one.
+    package static func setAffinity(_ mask: [UInt64], thread: Int32? = nil) throws(Errno) {
         // SAFETY: the shim reads exactly the array.
-        try check(unsafe mask.withUnsafeBufferPointer { unsafe cl_thread_affinity($0.baseAddress, $0.count) })
+        try check(unsafe mask.withUnsafeBufferPointer { unsafe cl_thread_affinity(thread ?? 0, $0.baseAddress, $0.count) })
     }
+
+    /// A mask of all CPUs that there can be; those that a thread may not have do not count.
+    package static let everyCPU = [UInt64](repeating: .max, count: 1024 / 64)
 
     /// The CPU this thread is on, if the kernel says it.
     package static var currentCPU: UInt32? { UInt32(exactly: cl_current_cpu()) }
 
     /// Keeps this thread on one CPU. Returns where it was allowed to run before, for ``setAffinity(_:)``; `nil` when nothing has changed.
     package static func stay(on cpu: UInt32) -> [UInt64]? {
-        var before = [UInt64](repeating: 0, count: 1024 / 64)
+        var before = [UInt64](repeating: 0, count: everyCPU.count)
         // SAFETY: the shim fills at most the array.
         let words = Int(unsafe before.withUnsafeMutableBufferPointer { unsafe cl_thread_affinity_now($0.baseAddress, $0.count) })
         guard words > 0, Int(cpu) < words * 64 else { return nil }

@@ -41,7 +41,7 @@ static void *everyday_thread(void *argument) {
     uint64_t cpu = 1;
     cl_thread_name("everyday");
     cl_thread_policy(5);
-    cl_thread_affinity(&cpu, 1);
+    cl_thread_affinity(0, &cpu, 1);
     free(malloc(40 << 20));
     free(malloc(100));
     return argument;

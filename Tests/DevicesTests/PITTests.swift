@@ -125,6 +125,19 @@ private let frequency = 1_193_182
         #expect(ticks == 2, "the next one comes in time")
     }
 
+    @Test func `who is stopped again and again gets its ticks`() {
+        program(0, mode: 2, count: 59659)  // 50 ms
+        for _ in 0..<200 {
+            run(2_000_000)
+            pit.quiesce()
+            time.advance(8_000_000)
+            pit.resume()
+        }
+        #expect((38...40).contains(ticks), "2 s have passed, in 0.4 of which it ran")
+        run(second)
+        #expect(ticks == 60, "what was late is made up for")
+    }
+
     @Test func `ticks of several missed periods follow one another at a distance`() throws {
         program(0, mode: 2, count: 1193)  // 1 ms
         run(second / 10)

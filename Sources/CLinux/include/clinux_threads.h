@@ -9,7 +9,7 @@ int cl_thread_detach(unsigned long thread);
 unsigned long cl_thread_self(void);
 int cl_thread_id(void);                                     // gettid
 int cl_thread_name(const char *name);                       // this thread; 15 bytes at most, longer is cut
-int cl_thread_affinity(const uint64_t *mask, size_t words); // this thread
+int cl_thread_affinity(int thread, const uint64_t *mask, size_t words); // 0: this thread
 int cl_thread_affinity_now(uint64_t *mask, size_t words);   // this thread; how many words were filled
 int cl_current_cpu(void);
 int cl_thread_policy(int policy);                           // this thread: SCHED_OTHER 0, SCHED_BATCH 3, SCHED_IDLE 5

@@ -105,8 +105,11 @@ package final class PIT8254: Device, PortDevice {
     // Handing over.
 
     package func quiesce() {
+        let now = time.monotonic()
         live.withLock { live in
+            if live.isQuiesced { return }
             live.isQuiesced = true
+            live.ticks.stop(at: now)
             timer.set(nil)
         }
     }

@@ -15,6 +15,8 @@ struct PITTicks: Sendable, Equatable {
     var skipped: UInt64 = 0
     /// No tick before this time; not carried over.
     private var notBefore: Int64 = .min
+    /// How long the guest had still to wait for an overdue tick as it was stopped; nil where that is not known, in another worker.
+    private var leftToWait: Int64?
 
     init(delivered: UInt64 = 0, skipped: UInt64 = 0) {
         self.delivered = delivered
@@ -35,9 +37,14 @@ struct PITTicks: Sendable, Equatable {
         notBefore = .min
     }
 
-    /// The guest runs again. It has not yet seen the last tick it was given before, so an overdue one keeps its distance.
+    /// No more ticks until ``resume(_:at:)``.
+    mutating func stop(at now: Int64) { leftToWait = notBefore > now ? notBefore - now : 0 }
+
+    /// The guest runs again. It may not yet have seen the last tick it was given before, so an overdue one keeps its distance, of which only time in
+    /// which the guest could run counts: one that is stopped again and again gets its ticks, too.
     mutating func resume(_ channel: PITChannel, at now: Int64) {
-        if channel.edges(at: now) > delivered { notBefore = now &+ spacing(channel) }
+        if channel.edges(at: now) > delivered { notBefore = now &+ (leftToWait ?? spacing(channel)) }
+        leftToWait = nil
     }
 
     /// Whether a tick is to be delivered now. It then counts as delivered.

@@ -28,12 +28,17 @@ extension HandoverRun {
 
     /// Before commit, the outgoing worker alive: it runs on.
     private func abort(_ trouble: Trouble) -> HandoverEnd {
-        discardIncoming()
         // If somebody stopped the process it is continued first: the freeze it may be in ends by the same order.
         outgoing.continueAfterStop()
-        guard settled else { return .aborted(step: trouble.step, reason: trouble.reason) }
-        do {
-            let report = try outgoing.order(.resume, within: host.configuration.answerDeadline)
+        guard settled else {
+            discardIncoming()
+            return .aborted(step: trouble.step, reason: trouble.reason)
+        }
+        // The guest first: the end of a process takes a CPU for a while.
+        let resumed = Result { () throws(WorkerFailure) in try outgoing.order(.resume, within: host.configuration.answerDeadline) }
+        discardIncoming()
+        do throws(WorkerFailure) {
+            let report = try resumed.get()
             guard case .resumed = report else { throw WorkerFailure.misbehaved("it answered resume with report \(report.kind)") }
             times.holdEnded = SystemClock.monotonic()
             return .aborted(step: trouble.step, reason: trouble.reason)

@@ -95,6 +95,12 @@ final class Machine: Sendable {
         return parked
     }
 
+    /// Binds the vCPUs' threads to the CPUs that the guest is meant to have, or lets go of them: threads that will not run the guest any more should
+    /// not end where another worker runs it.
+    func setPinned(_ pinned: Bool) {
+        for thread in threads { thread.setPinned(pinned) }
+    }
+
     /// Gives the calling thread and the vCPUs' the CPU as soon as they wake: what else a host does, preparing other machines' handovers
     /// for one, waits rather than this guest.
     func setUrgent(_ urgent: Bool) {

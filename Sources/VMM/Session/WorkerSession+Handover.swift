@@ -59,6 +59,7 @@ extension WorkerSession {
         freezeEnd = end
         settleEnd = nil
         phase = .frozen
+        machine.setPinned(false)
         try? failpoints.reached(.saved)
         return saving.report(began: began)
     }
@@ -88,6 +89,7 @@ extension WorkerSession {
             phase = .stopped
             return false
         }
+        machine?.setPinned(true)
         if !isPaused { machine?.run() }
         machine?.setUrgent(false)
         phase = isPaused ? .paused : .running
@@ -117,12 +119,19 @@ extension WorkerSession {
             try failpoints.reached(.loaded)
         } catch {
             phase = .failed  // half restored: this worker is of no use any more
+            machine.setPinned(false)
+            leaveGuestCPU()
             throw error
         }
         phase = .loaded
         let report = Report.loaded(began: began, loaded: SystemClock.monotonic())
         loadedReport = report
         return report
+    }
+
+    private func leaveGuestCPU() {
+        if let affinity { try? SystemThread.setAffinity(affinity) }
+        affinity = nil
     }
 
     /// Loads without being told again: the outgoing worker's freeze wakes this one, and the way through the supervisor is saved.
@@ -159,8 +168,7 @@ extension WorkerSession {
         try failpoints.reached(.grant)
         guard commitment.takeOver() else { throw VMMError("the commit word says \(commitment.said), not committed(\(generation))") }
         // From here on it is the guest's CPU: this thread hears of the first run on another one.
-        if let affinity { try? SystemThread.setAffinity(affinity) }
-        affinity = nil
+        leaveGuestCPU()
         let firstRun = isPaused ? granted : machine.run()
         phase = isPaused ? .paused : .running
         self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing

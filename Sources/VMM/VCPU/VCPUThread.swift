@@ -135,6 +135,12 @@ final class VCPUThread: Sendable {
         if id != 0 { SystemThread.setUrgent(urgent, thread: id) }
     }
 
+    /// Binds it to the CPUs that its guest is meant to have, or lets go of them.
+    func setPinned(_ pinned: Bool) {
+        let id = threadID.load(ordering: .relaxed)
+        if id != 0, !affinity.isEmpty { try? SystemThread.setAffinity(pinned ? affinity : SystemThread.everyCPU, thread: id) }
+    }
+
     /// Ends the thread.
     func finish() {
         post { $0.goal = .finish }
@@ -165,7 +171,9 @@ final class VCPUThread: Sendable {
     private func loop() {
         SystemThread.allowKicks()
         threadID.store(SystemThread.currentID, ordering: .relaxed)
-        if !affinity.isEmpty { try? SystemThread.setAffinity(affinity) }
+        // The first KVM_RUN starts a thread of the VM's: not in a blackout, and not bound to this one's CPU.
+        _ = try? vcpu.completePendingExit()
+        setPinned(true)
         var seen = letters.value &- 1
         var goal = Goal.park
         var pings: UInt32 = 0
