@@ -115,10 +115,7 @@ final class HandoverRun {
                 throw Trouble(step: .practise, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
             }
             defer { host.admission.leave() }
-            defer {
-                leaveGuestCPU()
-                SystemThread.setEagerness(.ordinary)
-            }
+            defer { leaveGuestCPU() }
             let cpu = try practise(with: worker)
             try settle()
             try approach(cpu)
@@ -274,7 +271,6 @@ final class HandoverRun {
         let report: Report
         do throws(WorkerFailure) {
             let sequence = try outgoing.post(order)
-            SystemThread.setEagerness(.patient)  // no news that comes now is worth interrupting a worker or the guest
             hearOfLoad()
             report = try outgoing.report(to: sequence, within: budget, abort: abort)
         } catch {
@@ -345,7 +341,15 @@ final class HandoverRun {
     func grant(_ worker: Worker) throws(Trouble) {
         host.hook(.grant)
         times.begin(.grant)
-        let report = try ask(worker, .grant, .grant, within: answer)
+        let report: Report
+        do throws(WorkerFailure) {
+            let sequence = try worker.post(.grant)
+            SystemThread.setEagerness(.patient)  // the guest, when it runs, is not interrupted for the news
+            defer { SystemThread.setEagerness(.ordinary) }
+            report = try worker.report(to: sequence, within: answer, abort: committed ? nil : abort)
+        } catch {
+            throw trouble(error, worker, .grant)
+        }
         guard case .running(let granted, let firstRun) = report else { throw unexpected(report, .grant, .incoming) }
         times.end(.grant, at: granted)
         times.begin(.running, at: granted)
