@@ -10,6 +10,7 @@ import tempfile
 import time
 
 from . import processes, programs
+from .control import CallFailed, Control
 from .processes import wait_until
 
 
@@ -98,7 +99,12 @@ class Supervisor:
         def answers():
             if self.keeper.poll() is not None:
                 raise AssertionError(f"baton-keep ended with {self.keeper.returncode}:\n{self.log}")
-            return self.baton("list").code == 0
+            try:
+                with Control(self.socket) as control:
+                    control.call("List")
+            except (OSError, CallFailed):
+                return False
+            return True
 
         wait_until(answers, lambda: f"batond answers; its log:\n{self.log}", pause=0.05)
         return self.batond

@@ -1,21 +1,15 @@
 """A Linux guest run by baton-vmm, so that it can be handed over."""
-import json
 import time
 
 from support import processes
-from support.control import CallFailed, Control
-from support.machine import Machine
-from support.supervisor import Result
+from support.control import CallFailed
 
 from . import account
+from .controlled import ControlledMachine
 from .running import Running
 
-# Nothing that is meant to be slow takes longer.
-SLOW_UPGRADE_SECONDS = 60
-EXIT_CODES = {"Refused": 3, "Busy": 3, "Aborted": 4, "Reverted": 5}
 
-
-class LinuxMachine(Machine):
+class LinuxMachine(ControlledMachine):
     """A machine of a supervisor whose guest is Linux."""
 
     def __init__(self, supervisor, spec, image=None, budget="5s", io_budget="20s", soak="0s", on_failure="revert", on_crash="stop"):
@@ -33,26 +27,6 @@ class LinuxMachine(Machine):
         done = self.supervisor.baton("run", self.write())
         assert done.code == 0, done
         return self
-
-    # Over the control socket: in the lab, starting the command line costs more than what it asks for.
-
-    def _call(self, method, **parameters):
-        with Control(self.supervisor.socket) as control:
-            return control.call(method, machine=self.name, **parameters)
-
-    def show(self):
-        return self._call("Show")["details"]
-
-    def history(self):
-        return self._call("History")["handovers"]
-
-    def upgrade(self, image, progress=lambda step: None):
-        try:
-            with account.Watch("upgrade", SLOW_UPGRADE_SECONDS, lambda: self.workers.values()), Control(self.supervisor.socket) as control:
-                return Result(0, json.dumps(control.upgrade(self.name, image, progress)), "")
-        except CallFailed as failure:
-            said = {"error": failure.error, "parameters": failure.parameters}
-            return Result(EXIT_CODES.get(failure.error, 1), "", json.dumps(said))
 
     def assert_runs(self, gap_ms=None, state="running", devices_held=False):
         """It runs in exactly one worker."""

@@ -6,9 +6,9 @@ import re
 import time
 
 from support import programs
-from support.machine import Machine
 from support.processes import wait_until
 
+from .controlled import ControlledMachine
 from .passed import PCI
 
 TRACING = pathlib.Path("/sys/kernel/tracing")
@@ -57,7 +57,7 @@ def step(record, name, end=True):
     return record["startedAtNanoseconds"] - offset + found["endNanoseconds" if end else "beginNanoseconds"]
 
 
-class EduMachine(Machine):
+class EduMachine(ControlledMachine):
     """A machine whose guest lets `edu` copy, and says what came of it.
 
     `others`: back ends of further devices, of which there is one. `peers`: the first has the second compute.
@@ -118,7 +118,6 @@ class EduMachine(Machine):
         """One upgrade that must commit; returns its record."""
         done = self.upgrade(image)
         assert done.code == 0, f"{done}\n{self.worker_log[-3000:]}\n{self.supervisor.log[-3000:]}"
-        print(done.out if done.out.count("\n") > 1 else "")
-        record = self.history()[0]
+        record = done.json
         assert record["outcome"] == "committed", record
         return record
