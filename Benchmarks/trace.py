@@ -31,9 +31,7 @@ PARTS = [
     ("read the state, write the checkpoint", 0, "last", "save"),
     ("wake: outgoing → incoming", 1, "save", "load_begin"),
     ("read the checkpoint, write the state", 2, "load_begin", "load"),
-    ("message: incoming → supervisor", 1, "load", "loaded"),
-    ("commit", 1, "loaded", "commit"),
-    ("message: supervisor → incoming", 1, "commit", "run_begin"),
+    ("commit", 2, "load", "run_begin"),
     ("wake the vCPU's thread, its last MSRs", 2, "run_begin", "entered"),
     ("KVM_RUN → the guest's first reading", 3, "entered", "gap_end"),
 ]
@@ -46,7 +44,7 @@ def points(rig, record, outgoing, incoming, events):
     runs = [kernel_trace.Event(thread, ns, name.startswith("sys_ioctl(")) for thread, ns, name, command in events
             if name == "kvm_userspace_exit" or command == kernel_trace.KVM_RUN]
     stops = kernel_trace.stops(runs, outgoing, incoming, steps["park"][0])
-    if 0 not in stops or not {"saved", "load", "loaded", "commit", "running"} <= set(steps):
+    if 0 not in stops or not {"saved", "load", "running"} <= set(steps):
         return None
     left, last, entered = stops[0]
     over = [gap for gap in clocks.stalls(rig.evidence) if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
@@ -54,7 +52,7 @@ def points(rig, record, outgoing, incoming, events):
         return None
     gap = max(over, key=lambda gap: gap.ns)
     found = {"gap": gap.ended_ns - gap.ns, "left": left, "last": last, "save": steps["save"][1], "saved": steps["saved"][1],
-             "load_begin": steps["load"][0], "load": steps["load"][1], "loaded": steps["loaded"][1], "commit": steps["commit"][1],
+             "load_begin": steps["load"][0], "load": steps["load"][1],
              "run_begin": steps["running"][0], "entered": entered, "gap_end": gap.ended_ns}
     found["ordered"] = steps["park"][0]
     return found
@@ -68,7 +66,7 @@ def ioctls(events, outgoing, incoming, when):
             begun[thread] = (ns, command)
         elif name.startswith("sys_ioctl ->") and thread in begun:
             began, which = begun.pop(thread)
-            for side, low, high in (("save", "last", "save"), ("load", "load_begin", "entered")):
+            for side, low, high in (("save", "last", "save"), ("load", "load_begin", "load")):
                 if which != kernel_trace.KVM_RUN and when[low] - 2000 <= began and ns <= when[high] + 2000:
                     found[side, names.get(which & 0xFF, hex(which))] += ns - began
     return found
@@ -123,7 +121,7 @@ def page(about, handovers, commit):
         names = {name for h in handovers for which, name in h["ioctls"] if which == side}
         medians = {name: percentile([h["ioctls"][side, name] for h in handovers], 50) for name in names}
         calls += [[side, name, duration(ns)] for name, ns in sorted(medians.items(), key=lambda item: -item[1]) if ns >= 1000]
-        part = {"save": 2, "load": 5}[side]
+        part = {"save": 2, "load": 4}[side]
         rest = percentile([parts_of(h["when"])[part] - sum(ns for (which, _), ns in h["ioctls"].items() if which == side) for h in handovers], 50)
         calls.append([side, "everything else in it: encoding, copying, threads waking one another", duration(rest)])
     return f"""# Where the blackout goes

@@ -29,7 +29,6 @@ struct vcpu_state {
     struct kvm_vcpu_events events;
     struct msrs msrs;
     uint64_t tsc_offset;
-    int tsc_khz;
 };
 
 /// And of the machine; the PIT is here what its user-space one is there.

@@ -31,7 +31,6 @@ void save_vcpu(struct vcpu *vcpu, struct vcpu_state *state)
         fail("KVM_GET_MSRS");
     if (features.offset)
         offset_attribute(fd, KVM_GET_DEVICE_ATTR, &state->tsc_offset);
-    state->tsc_khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
     call(fd, KVM_GET_LAPIC, &state->lapic, "KVM_GET_LAPIC");
     if (features.nested_size) {
         ((struct kvm_nested_state *)state->nested)->size = (uint32_t)features.nested_size;
@@ -43,8 +42,6 @@ void save_vcpu(struct vcpu *vcpu, struct vcpu_state *state)
 void restore_vcpu(struct vcpu *vcpu, struct vcpu_state *state)
 {
     int fd = vcpu->fd;
-    if (ioctl(fd, KVM_GET_TSC_KHZ, 0) != state->tsc_khz)
-        fail("the TSC has another frequency");
     call(fd, features.sregs2 ? KVM_SET_SREGS2 : KVM_SET_SREGS, &state->sregs, "KVM_SET_SREGS2");
     call(fd, KVM_SET_REGS, &state->regs, "KVM_SET_REGS");
     if (features.xcrs)

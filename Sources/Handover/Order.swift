@@ -17,12 +17,13 @@ package enum Order: Sendable, Equatable {
     case save(freezeNanoseconds: UInt64)
     /// Copy, verify and decode the checkpoint of `length` bytes whose digest this is; stay stopped. Answer: `loaded`.
     case load(length: UInt64, digest: UInt32)
-    /// As `load`, as soon as the commit word says that the outgoing worker has frozen, which is waited for at most `patienceNanoseconds`. For
-    /// images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `loaded`.
-    case loadWhenFrozen(patienceNanoseconds: UInt64)
+    /// The supervisor's commit, given in advance: as soon as the commit word says that the outgoing worker has frozen, which is waited for at most
+    /// `patienceNanoseconds`, `load`; if that went well, commit by the word, and run as by `grant`. For images with the feature
+    /// ``WorkerFeature/takesOver``. Answer: `tookOver`.
+    case takeOver(patienceNanoseconds: UInt64)
     /// Do once more, while the guest runs, what the blackout takes, so that it is in the processor's caches. A worker whose guest runs saves, for
     /// nobody, and says on which CPU. A prepared one goes to this CPU, which the guest is about to leave, stays there until the grant, and loads
-    /// what its rehearsal has saved. For images with the feature ``WorkerFeature/loadsWhenFrozen``. Answer: `practised`.
+    /// what its rehearsal has saved. For images with the feature ``WorkerFeature/takesOver``. Answer: `practised`.
     case practise(cpu: UInt32?)
     /// Run. Answer: `running`.
     case grant
@@ -66,8 +67,8 @@ extension Order {
         case .requestPowerOff: 15
         case .fingerprint: 16
         case .retire: 17
-        case .loadWhenFrozen: 18
         case .practise: 19
+        case .takeOver: 20
         }
     }
 
@@ -89,7 +90,7 @@ extension Order {
             writer.u64(length)
             writer.u32(digest)
         case .settle(let holdNanoseconds): writer.u64(holdNanoseconds)
-        case .loadWhenFrozen(let patienceNanoseconds): writer.u64(patienceNanoseconds)
+        case .takeOver(let patienceNanoseconds): writer.u64(patienceNanoseconds)
         case .practise(let cpu): writer.optional(cpu) { writer, cpu in writer.u32(cpu) }
         case .grant, .resume, .takeAddresses, .pause, .unpause, .health, .locate, .requestPowerOff, .fingerprint, .retire: break
         }
@@ -117,8 +118,8 @@ extension Order {
         case 15: self = .requestPowerOff
         case 16: self = .fingerprint
         case 17: self = .retire
-        case 18: self = .loadWhenFrozen(patienceNanoseconds: try reader.u64())
         case 19: self = .practise(cpu: try reader.optional { reader throws(WireError) in try reader.u32() })
+        case 20: self = .takeOver(patienceNanoseconds: try reader.u64())
         default: throw .invalid(offset: 6, field: "the kind of an order", value: UInt64(kind))
         }
         try reader.finish()
@@ -127,7 +128,6 @@ extension Order {
 
 /// What an image may be able to do, beyond what every image does: names in its description.
 package enum WorkerFeature {
-    /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/practise(cpu:)`` and
-    /// ``Order/loadWhenFrozen(patienceNanoseconds:)``.
-    package static let loadsWhenFrozen = "load-when-frozen"
+    /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/practise(cpu:)`` and ``Order/takeOver(patienceNanoseconds:)``.
+    package static let takesOver = "take-over"
 }

@@ -18,6 +18,9 @@ package enum Report: Sendable, Equatable {
     case loaded(began: Int64, loaded: Int64)
     /// vCPUs run: when the grant was taken and when the first vCPU entered KVM_RUN.
     case running(granted: Int64, firstRun: Int64)
+    /// Loaded, committed by the word and run, all CLOCK_MONOTONIC nanoseconds: when loading began and ended, when the commit word was won, when the
+    /// first vCPU entered KVM_RUN.
+    case tookOver(began: Int64, loaded: Int64, committed: Int64, firstRun: Int64)
     /// The freeze has ended and the guest runs on; `overdue` when the worker ended it by itself.
     case resumed(overdue: Bool)
     case done
@@ -96,6 +99,7 @@ extension Report {
         case .resetRequested: 116
         case .failed: 117
         case .practised: 118
+        case .tookOver: 119
         }
     }
 
@@ -119,6 +123,8 @@ extension Report {
         case .running(let granted, let firstRun):
             writer.i64(granted)
             writer.i64(firstRun)
+        case .tookOver(let began, let loaded, let committed, let firstRun):
+            for time in [began, loaded, committed, firstRun] { writer.i64(time) }
         case .resumed(let overdue): writer.bool(overdue)
         case .health(let alive, let vcpus, let problem):
             writer.u32(alive)
@@ -159,6 +165,9 @@ extension Report {
         case 116: self = .resetRequested
         case 117: self = .failed(reason: try reader.string())
         case 118: self = .practised(cpu: try reader.optional { reader throws(WireError) in try reader.u32() })
+        case 119:
+            self = .tookOver(
+                began: try reader.i64(), loaded: try reader.i64(), committed: try reader.i64(), firstRun: try reader.i64())
         default: throw .invalid(offset: 6, field: "the kind of a report", value: UInt64(kind))
         }
         try reader.finish()

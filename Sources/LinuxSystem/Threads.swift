@@ -120,6 +120,9 @@ package final class Futex: @unchecked Sendable {
     // SAFETY (all): the word lives as long as this object.
     package var value: UInt32 { unsafe cl_load32(word) }
 
+    /// Stores and wakes nobody.
+    package func store(_ value: UInt32) { unsafe cl_store32(word, value) }
+
     /// Stores and wakes every waiter.
     package func set(_ value: UInt32) {
         unsafe cl_store32(word, value)

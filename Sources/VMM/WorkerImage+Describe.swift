@@ -12,13 +12,12 @@ extension WorkerImage {
             "\"protocol\":\(protocolVersion)",
             "\"models\":[\(models.map(json).joined(separator: ","))]",
             "\"sections\":[\(sections.joined(separator: ","))]",
-            "\"features\":[\(Self.features.map(json).joined(separator: ","))]",
+            "\"features\":[\(features.map(json).joined(separator: ","))]",
             "\"needs\":[\(Self.needs.map(json).joined(separator: ","))]",
         ]
         return "{\(fields.joined(separator: ","))}"
     }
 
-    private static let features = ["transfer", WorkerFeature.loadsWhenFrozen, "pvh", "bzimage", "serial-8250", "pit-8254"]
     private static let needs = [
         "linux-5.14", "KVM_CAP_IRQCHIP", "KVM_CAP_USER_MEMORY", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_XSAVE", "KVM_CAP_ADJUST_CLOCK",
     ]

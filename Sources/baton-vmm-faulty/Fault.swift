@@ -72,6 +72,11 @@ enum Fault {
             failpoints.health = { SystemClock.monotonic() - began > milliseconds * 1_000_000 ? "this image is not well any more" : nil }
             return true
         }
+        if word.hasPrefix("without:") {
+            let feature = word.dropFirst(8)
+            image.features.removeAll { $0 == feature }
+            return true
+        }
         switch word {
         case "none": break
         case "write-ram-in-prepare": failpoints.memory = { memory in try? memory.write([0xBA, 0xD0], at: 0x90000) }

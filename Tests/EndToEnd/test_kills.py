@@ -178,32 +178,45 @@ def test_both_workers_are_killed_after_saved_and_a_third_takes_the_checkpoint(ma
 
 # batond
 
-STEPS = ["preflight", "spawn", "hello", "lend", "map", "prepared", "practise", "settle", "park", "save", "saved", "load", "loaded", "commit",
-         "grant", "running", "fence", "take-addresses", "retire", "soak"]
+# Between *save* and *running* the workers go on without batond, which hears of it afterwards; unless an image cannot take over: then batond orders
+# each step.
+BEFORE = ["preflight", "spawn", "hello", "lend", "map", "prepared", "practise", "settle", "park", "save"]
 HELD = ["park", "save"]  # the devices are settled and wait, for a second; the guest runs
-BLACKOUT = ["saved", "load", "loaded", "commit"]  # the outgoing worker has frozen; its deadline runs
-COMMITTED = ["grant"]  # the word names the incoming worker, which waits for its grant
-DONE = ["running", "fence", "take-addresses", "retire", "soak"]
+TAKEN = ["saved", "load", "loaded", "commit", "grant", "running", "fence", "take-addresses", "retire", "soak"]
+FROZEN = ["saved", "load", "loaded", "commit"]  # by orders: the outgoing worker has frozen; its deadline runs
+ORDERED = ["settle", *HELD, *FROZEN, "grant", "running"]  # from grant on the word names the incoming worker, which waits for its grant
+
+
+def steps(undone):
+    """Each step, whether the supervisor orders it, and whether the handover is undone by the word when batond ends there."""
+    return ([(step, False, step in undone) for step in BEFORE + TAKEN]
+            + [(step, True, step in undone or step in FROZEN) for step in ORDERED])
+
+
+def names(value):
+    return {True: "yes", False: "no"}.get(value, value)
 
 
 class Held:
-    """A machine whose supervisor stops at a step of its first handover."""
+    """A machine whose supervisor stops at a step of its first handover. `ordered`: its image cannot take over."""
 
-    def __init__(self, supervisors, images, step, **options):
+    def __init__(self, supervisors, images, step, ordered=False, incoming=None, **options):
         self.supervisor = supervisors("--answer-seconds", "3", hold=step)
         self.marker = self.supervisor.marker
-        self.machine = Machine(self.supervisor, soak="500ms" if step == "soak" else "0s", **options).run()
+        image = images.faulty("without:take-over") if ordered else images.honest
+        self.machine = Machine(self.supervisor, image=image, soak="500ms" if step == "soak" else "0s", **options).run()
+        self.version = self.machine.version
         self.machine.evidence.reset_counters()
-        self.command = self.machine.start_upgrade(images.next)
+        self.command = self.machine.start_upgrade(incoming or images.next)
         wait_until(self.marker.exists, f"batond is held at {step}")
         self.batond = self.supervisor.batond
         self.boot = self.machine.evidence.boot_tsc
 
 
 @pytest.mark.held
-@pytest.mark.parametrize("step", STEPS)
-def test_batond_is_killed_at_a_step_and_the_next_one_adopts(supervisors, images, step):
-    held = Held(supervisors, images, step, budget="2s")
+@pytest.mark.parametrize("step, ordered, undone", steps(BEFORE), ids=names)
+def test_batond_is_killed_at_a_step_and_the_next_one_adopts(supervisors, images, step, ordered, undone):
+    held = Held(supervisors, images, step, ordered, budget="2s")
     machine, supervisor = held.machine, held.supervisor
     processes.kill(held.batond)
     done = machine.finish(held.command)
@@ -216,39 +229,96 @@ def test_batond_is_killed_at_a_step_and_the_next_one_adopts(supervisors, images,
     assert machine.evidence.boot_tsc == held.boot, "the guest was not restarted"
     wait_until(lambda: machine.state in ("running", "reverted"), "it runs", pause=0.05)
     record = machine.history()[0]
-    if step in COMMITTED + DONE:
+    if undone:
+        assert (machine.version, machine.generation, record["outcome"], record["toGeneration"]) == (held.version, 1, "aborted", 1)
+        done = machine.upgrade(images.next)
+    else:
         assert (machine.version, machine.generation, record["outcome"], record["toGeneration"]) == ("1.1.0", 2, "committed", 2)
         done = machine.rollback()
-    else:
-        assert (machine.version, machine.generation, record["outcome"], record["toGeneration"]) == ("1.0.0", 1, "aborted", 1)
-        done = machine.upgrade(images.next)
     assert record["toImage"]["version"] == "1.1.0"
     assert done.code == 0, done
     machine.assert_runs()
 
 
 @pytest.mark.held
-@pytest.mark.parametrize("step", STEPS)
-def test_batond_is_stopped_at_a_step_for_longer_than_the_budget(supervisors, images, step):
+@pytest.mark.parametrize("step, ordered, undone", steps(HELD), ids=names)
+def test_batond_is_stopped_at_a_step_for_longer_than_the_budget(supervisors, images, step, ordered, undone):
     """The guest runs on, whoever the commit word names. Continued, the handover ends by that word."""
-    held = Held(supervisors, images, step, budget="1s" if step in BLACKOUT else "5s")
+    held = Held(supervisors, images, step, ordered, budget="1s" if ordered and step in FROZEN else "5s")
     machine, supervisor = held.machine, held.supervisor
     processes.stop(held.batond)
     held.marker.unlink()
     time.sleep(1.5)
-    # Before commit the outgoing worker ends its freeze; after it the incoming one, seeing no grant, goes by the commit word.
+    # Frozen, the outgoing worker ends its freeze; committed, the incoming one, seeing no grant, goes by the commit word.
     machine.evidence.wait_progress(seconds=10)
     processes.kill(held.batond, signal.SIGCONT)
     # What is held is held once; the marker is made again where the step comes again.
     done = machine.finish(held.command)
-    if step in HELD + BLACKOUT:
+    if undone:
         assert (done.code, done.error) == (4, "Aborted"), done
     else:
         assert done.code == 0, done
     machine.assert_runs(devices_held=step in HELD)
     assert machine.evidence.boot_tsc == held.boot
-    assert machine.generation == (1 if step in HELD + BLACKOUT else 2)
+    assert machine.generation == (1 if undone else 2)
     assert supervisor.batond == held.batond
+
+
+@pytest.mark.parametrize("number, step", [(signal.SIGKILL, "load"), (signal.SIGKILL, "loaded"), (signal.SIGSTOP, "load"), (signal.SIGSTOP, "loaded")])
+def test_nobody_needs_batond_between_the_stop_and_the_first_instruction(machines, supervisor, images, number, step):
+    """The incoming worker takes a second for its checkpoint, and goes on with it while batond is dead or stopped; a next batond that is there sooner
+    has the outgoing one run on."""
+    machine = machines(budget="10s")
+    boot, batond = machine.evidence.boot_tsc, supervisor.batond
+    machine.evidence.reset_counters()
+    command, incoming = hold_incoming(machine, f"delay:1000@{step}")
+    processes.kill(batond, number)
+    machine.evidence.wait_progress(seconds=5)
+    if number == signal.SIGKILL:
+        machine.finish(command)
+        supervisor.wait_other_batond(batond)
+    else:
+        processes.kill(batond, signal.SIGCONT)
+        assert machine.finish(command).code == 0
+    machine.assert_runs(gap_ms=4000)
+    taken = machine.pid == incoming
+    assert taken or number == signal.SIGKILL
+    assert (machine.generation, machine.evidence.boot_tsc) == (2 if taken else 1, boot)
+    assert machine.history()[0]["outcome"] == ("committed" if taken else "aborted")
+    assert_good_upgrade(machine)
+
+
+def test_a_freeze_that_ends_as_the_incoming_worker_commits_leaves_one_of_them_running(machines, images):
+    """The incoming worker loads for as long as the budget: the commit word decides, a little differently each time."""
+    machine = machines(budget="100ms")
+    boot = machine.evidence.boot_tsc
+    outcomes = []
+    for delay in (97, 98, 99, 100) * (25 if programs.LONG else 3):
+        done = machine.upgrade(images.faulty(f"delay:{delay}@load"))
+        outcomes.append(done.code)
+        assert done.code in (0, 4), done
+        machine.assert_runs()
+        assert machine.evidence.boot_tsc == boot
+    assert machine.history()[0]["outcome"] in ("committed", "aborted")
+    print(f"committed {outcomes.count(0)}, aborted {outcomes.count(4)}")
+
+
+@pytest.mark.parametrize("delay", [5, 100])
+def test_an_operator_aborts_while_the_incoming_worker_takes_over_and_one_of_them_runs(machines, supervisor, images, delay):
+    machine = machines(budget="2s")
+    boot = machine.evidence.boot_tsc
+    for number in range(4):
+        generation = machine.generation
+        command = machine.start_upgrade(images.faulty(f"delay:{delay}@load"))
+        incoming = machine.wait_worker(generation + 1)
+        wait_until(lambda: is_held(incoming) or not processes.is_alive(incoming) or machine.generation > generation, "it loads")
+        time.sleep(number * delay / 3000)
+        supervisor.baton("abort", machine.name)
+        done = machine.finish(command)
+        assert done.code in (0, 4), done
+        machine.assert_runs()
+        assert machine.generation == generation + (done.code == 0)
+        assert machine.evidence.boot_tsc == boot
 
 
 @pytest.mark.held
@@ -290,12 +360,29 @@ def assert_next_batond_goes_on_without(held, generation):
 @pytest.mark.held
 @pytest.mark.parametrize("step", ["saved", "loaded"])
 def test_batond_and_the_outgoing_worker_are_killed_after_saved_and_the_next_batond_goes_forward(supervisors, images, step):
-    assert_next_batond_goes_on_without(Held(supervisors, images, step, budget="10s"), generation=1)
+    assert_next_batond_goes_on_without(Held(supervisors, images, step, ordered=True, budget="10s"), generation=1)
 
 
 @pytest.mark.held
-def test_batond_and_the_incoming_worker_are_killed_after_commit_and_another_takes_the_checkpoint(supervisors, images):
-    assert_next_batond_goes_on_without(Held(supervisors, images, "grant", budget="10s"), generation=2)
+@pytest.mark.parametrize("ordered", [False, True])
+def test_batond_and_the_incoming_worker_are_killed_after_commit_and_another_takes_the_checkpoint(supervisors, images, ordered):
+    if ordered:
+        return assert_next_batond_goes_on_without(Held(supervisors, images, "grant", ordered=True, budget="10s"), generation=2)
+    held = Held(supervisors, images, "save", incoming=images.faulty("hang@grant"), budget="10s")
+    incoming = held.machine.wait_worker(2)
+    held.marker.unlink()
+    wait_until(lambda: is_held(incoming), "the incoming worker is held")
+    assert_next_batond_goes_on_without(held, generation=2)
+
+
+@pytest.mark.held
+def test_batond_and_the_outgoing_worker_are_killed_while_the_incoming_one_takes_over(supervisors, images):
+    held = Held(supervisors, images, "save", incoming=images.faulty("delay:1500@load"), budget="10s")
+    incoming = held.machine.wait_worker(2)
+    held.marker.unlink()
+    wait_until(lambda: is_held(incoming), "the incoming worker is held")
+    assert_next_batond_goes_on_without(held, generation=1)
+    assert held.machine.pid == incoming
 
 
 def test_batond_is_killed_while_another_worker_prepares_to_take_the_checkpoint(machines, images, supervisor):

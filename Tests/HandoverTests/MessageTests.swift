@@ -13,7 +13,7 @@ import Wire
                 affinities: [[1], [2, 3]], devices: DeviceSpecificationTests.everyKind)),
         .exportBlueprint(versions: [SectionVersion(name: "cpu", version: 3)]), .prepare(blueprint: [1, 2, 3]), .settle(holdNanoseconds: 7),
         .save(freezeNanoseconds: 50_000_000), .load(length: 17406, digest: 0xDEAD_BEEF), .grant, .resume, .takeAddresses, .pause, .unpause, .health,
-        .locate, .requestPowerOff, .fingerprint, .retire, .loadWhenFrozen(patienceNanoseconds: 300_000_000),
+        .locate, .requestPowerOff, .fingerprint, .retire, .takeOver(patienceNanoseconds: 300_000_000),
         .practise(cpu: 63),
     ]
 
@@ -23,6 +23,7 @@ import Wire
         .lent(held: 5), .blueprint([9, 8]), .prepared(populated: 1 << 30),
         .practised(cpu: 3), .settled(began: 1, drained: 2),
         .saved(length: 17406, digest: 1, parkBegan: -1, parked: 2, saved: 3), .loaded(began: 4, loaded: 5), .running(granted: 6, firstRun: 7),
+        .tookOver(began: 8, loaded: 9, committed: 10, firstRun: 11),
         .resumed(overdue: true), .done, .health(alive: 3, vcpus: 4, problem: "vCPU 3 does not answer"), .location(.frozen), .fingerprint([1, 2]),
         .refused(reason: "not now"), .poweredOff, .resetRequested, .failed(reason: "KVM_RUN failed"),
     ]

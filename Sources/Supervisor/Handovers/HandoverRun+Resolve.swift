@@ -6,6 +6,10 @@ extension HandoverRun {
     /// Who can run after `trouble`? The commit word says; this acts on it until exactly one party runs, or none can.
     func resolve(_ trouble: Trouble) -> HandoverEnd {
         tell(trouble.step, .failed, trouble.reason)
+        return decide(trouble)
+    }
+
+    private func decide(_ trouble: Trouble) -> HandoverEnd {
         guard let word = CommitWord(rawValue: resources.commitWord.load()) else {
             return .lost(reason: "\(trouble.reason); the commit word is damaged")
         }
@@ -13,7 +17,7 @@ extension HandoverRun {
         case (.running, outgoing.generation), (.frozen, outgoing.generation):
             return outgoing.ended == nil ? abort(trouble) : goOnWithoutOutgoing(trouble)
         case (.committed, _):
-            return replaceIncoming(trouble)
+            return trouble.side == .incoming ? replaceIncoming(trouble) : awaitIncoming(trouble)
         case (.running, let generation):
             // It won the word, so it may have run: its state is its own, and the checkpoint is old.
             guard let incoming, incoming.generation == generation, incoming.ended == nil, confirmRunning(incoming) else {
@@ -36,6 +40,9 @@ extension HandoverRun {
         }
         // The guest first: the end of a process takes a CPU for a while.
         let resumed = Result { () throws(WorkerFailure) in try outgoing.order(.resume, within: host.configuration.answerDeadline) }
+        if CommitWord(rawValue: resources.commitWord.load())?.generation == outgoing.generation + 1 {
+            return decide(trouble)  // the incoming worker, told to take over, was faster
+        }
         discardIncoming()
         do throws(WorkerFailure) {
             let report = try resumed.get()
@@ -55,14 +62,13 @@ extension HandoverRun {
 
     /// The outgoing worker is dead before commit. Its checkpoint, if it finished one, is all there is.
     private func goOnWithoutOutgoing(_ trouble: Trouble) -> HandoverEnd {
-        let frozen = CommitWord(.frozen, outgoing.generation)
-        guard resources.commitWord.load() == frozen.rawValue else {
+        let (frozen, next) = (CommitWord(.frozen, outgoing.generation), CommitWord(.committed, outgoing.generation + 1))
+        let (won, found) = resources.commitWord.exchange(expected: frozen.rawValue, desired: next.rawValue)
+        // An incoming worker that was told to take over may have done as much by itself.
+        guard won || CommitWord(rawValue: found)?.generation == next.generation else {
             discardIncoming()
             return .lost(reason: "\(trouble.reason); its vCPU state died with it")
         }
-        let (won, _) = resources.commitWord.exchange(
-            expected: frozen.rawValue, desired: CommitWord(.committed, outgoing.generation + 1).rawValue)
-        guard won else { return .lost(reason: "\(trouble.reason); the commit word changed under a dead worker") }
         committed = true
         if let incoming, incoming.ended == nil, trouble.side != .incoming {
             do throws(Trouble) {
@@ -74,6 +80,18 @@ extension HandoverRun {
             }
         }
         return replaceIncoming(trouble)
+    }
+
+    /// Committed by the incoming worker, which was told to take over and is about to run.
+    private func awaitIncoming(_ trouble: Trouble) -> HandoverEnd {
+        guard takeover != nil, let incoming, incoming.ended == nil else { return replaceIncoming(trouble) }
+        committed = true
+        do throws(Trouble) {
+            try grant(incoming)  // as it has taken over, it answers with what it has done
+            return .committed(worker: incoming, note: nil)
+        } catch {
+            return replaceIncoming(error)
+        }
     }
 
     /// Committed, and the incoming worker has not run: another takes the same checkpoint, the previous image first.

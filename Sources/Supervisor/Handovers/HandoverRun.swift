@@ -40,13 +40,15 @@ struct Trouble: Error {
 ///        │────────>│── exportBlueprint ─>│
 ///        │         │── spawn, lend, prepare ────────────────>│
 ///        │         │── practise ───────>│
-///        │         │── practise ────────────────────────────>│
+///        │         │── practise, takeOver ──────────────────>│
 ///        │         │── settle ─────────>│
 ///        │         │── save ───────────>│ stop, write                         frozen(g)
-///        │         │── load ────────────────────────────────>│ verify, restore
-///        │         │  commit                                                  committed(g+1)
-///        │         │── grant ───────────────────────────────>│ run            running(g+1)
+///        │         │                                         │ verify, restore
+///        │         │                                         │ commit         committed(g+1)
+///        │         │                                         │ run            running(g+1)
 ///        │         │── SIGSTOP ────────>│
+///
+/// Where an image does not know `takeOver`, the supervisor orders `load` and `grant` and commits in between.
 ///
 /// Runs on the machine's own thread. Any ``Trouble`` goes to `resolve`, which looks at the commit word to see who can run.
 final class HandoverRun {
@@ -64,12 +66,8 @@ final class HandoverRun {
     /// Of the machine as the outgoing worker shows it; every other must show the same. Empty in recovery: loading compares it too.
     var fingerprint: [UInt8] = []
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
-    /// The report that the incoming worker gives when it has loaded by itself.
-    private var expectedLoad: UInt32?
-    /// That report, if it has come before it was its turn.
-    private var heard: Result<Report, WorkerFailure>?
-    /// Where this thread may run when it is not on the guest's CPU.
-    private var ownAffinity: [UInt64]?
+    /// The order to take over that the incoming worker has been given: it may commit at any moment from the freeze on.
+    private(set) var takeover: UInt32?
     var settled = false
     /// The operator's abort is honoured until then.
     var committed = false
@@ -115,15 +113,17 @@ final class HandoverRun {
                 throw Trouble(step: .practise, side: .supervisor, failure: .failed("too many machines of this host are in blackout"))
             }
             defer { host.admission.leave() }
-            defer { leaveGuestCPU() }
-            let cpu = try practise(with: worker)
+            try practise(with: worker)
             try settle()
-            try approach(cpu)
-            try stopAndSave()
-            try load(worker)
-            try commit(to: worker)
-            leaveGuestCPU()
-            try grant(worker)
+            if let takeover {
+                try practiseOnceMore()
+                try stopAndFollow(worker, takeover)
+            } else {
+                try awaitSaved(try orderSave())
+                try load(worker)
+                try commit(to: worker)
+                try grant(worker)
+            }
             fence()
             return .committed(worker: worker, note: nil)
         } catch {
@@ -191,7 +191,7 @@ final class HandoverRun {
     }
 
     private func greet(_ worker: Worker) throws(Trouble) {
-        let report = try waitHello(worker)
+        let report = try hear(worker, 0, .hello, within: answer)
         guard case .hello(let identity) = report else { throw unexpected(report, .hello, .incoming) }
         let described = worker.image.description
         if identity.version != described.version || identity.protocolVersion != Envelope.protocolVersion
@@ -205,31 +205,22 @@ final class HandoverRun {
         }
     }
 
-    private func waitHello(_ worker: Worker) throws(Trouble) -> Report {
-        do { return try worker.report(to: 0, within: answer, abort: committed ? nil : abort) } catch {
-            throw Trouble(step: .hello, side: .incoming, failure: error)
-        }
-    }
-
     func lend(_ lease: [(entry: ManifestEntry, descriptor: SharedDescriptor)], to worker: Worker) throws(Trouble) {
         do { try worker.lend(lease, within: answer, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .lend) }
     }
 
-    /// Has both workers do once more what the blackout takes, the incoming one where the guest runs. It stays there, and loads by itself when
-    /// the outgoing one freezes. Returns that CPU, if it is known and both images know how to do this.
-    private func practise(with worker: Worker) throws(Trouble) -> UInt32? {
+    /// Has both workers do once more what the blackout takes, the incoming one where the guest runs. It stays there, and takes over by itself when
+    /// the outgoing one freezes: that is this supervisor's commit, given in advance. Nothing of it where one of the images knows no such thing.
+    private func practise(with worker: Worker) throws(Trouble) {
         let images = [outgoing.image.description, worker.image.description]
-        guard images.allSatisfy({ $0.features.contains(WorkerFeature.loadsWhenFrozen) }) else { return nil }
-        return try step(.practise, nil) { () throws(Trouble) in
+        guard images.allSatisfy({ $0.features.contains(WorkerFeature.takesOver) }) else { return }
+        try step(.practise, nil) { () throws(Trouble) in
             let saved = try ask(outgoing, .practise(cpu: nil), .practise, within: answer)
             guard case .practised(let cpu) = saved else { throw unexpected(saved, .practise, .outgoing) }
             let loaded = try ask(worker, .practise(cpu: cpu), .practise, within: answer)
             guard case .practised = loaded else { throw unexpected(loaded, .practise, .incoming) }
             let patience = UInt64(max(1, (settleLimit + budget).nanoseconds))
-            do throws(WorkerFailure) { expectedLoad = try worker.post(.loadWhenFrozen(patienceNanoseconds: patience)) } catch {
-                throw trouble(error, worker, .practise)
-            }
-            return cpu
+            takeover = try post(.takeOver(patienceNanoseconds: patience), to: worker, .practise)
         }
     }
 
@@ -246,36 +237,23 @@ final class HandoverRun {
         }
     }
 
-    /// Goes where the guest is about to stop: who is woken there runs at once. The outgoing worker saves once more, since its devices may have taken
-    /// long to come to rest.
-    private func approach(_ cpu: UInt32?) throws(Trouble) {
-        guard let cpu else { return }
-        ownAffinity = SystemThread.stay(on: cpu)
+    /// The outgoing worker saves once more, since its devices may have taken long to come to rest.
+    private func practiseOnceMore() throws(Trouble) {
         let report = try ask(outgoing, .practise(cpu: nil), .settle, within: answer)
         guard case .practised = report else { throw unexpected(report, .settle, .outgoing) }
     }
 
-    /// Wherever this thread may run: what comes next it hears of without taking a CPU from the guest.
-    private func leaveGuestCPU() {
-        if let ownAffinity { try? SystemThread.setAffinity(ownAffinity) }
-        ownAffinity = nil
-    }
-
     // MARK: Blackout
 
-    private func stopAndSave() throws(Trouble) {
+    private func orderSave() throws(Trouble) -> UInt32 {
         host.hook(.park)
         host.hook(.save)
         times.begin(.park)
-        let order = Order.save(freezeNanoseconds: UInt64(max(1, budget.nanoseconds)))
-        let report: Report
-        do throws(WorkerFailure) {
-            let sequence = try outgoing.post(order)
-            hearOfLoad()
-            report = try outgoing.report(to: sequence, within: budget, abort: abort)
-        } catch {
-            throw trouble(error, outgoing, .save)
-        }
+        return try post(.save(freezeNanoseconds: UInt64(max(1, budget.nanoseconds))), to: outgoing, .save)
+    }
+
+    private func awaitSaved(_ sequence: UInt32) throws(Trouble) {
+        let report = try hear(outgoing, sequence, .save, within: budget)
         guard case .saved(let length, let digest, let parkBegan, let parked, let saved) = report else { throw unexpected(report, .save, .outgoing) }
         times.begin(.park, at: parkBegan)
         times.end(.park, at: parked)
@@ -286,39 +264,63 @@ final class HandoverRun {
         host.hook(.saved)
     }
 
-    /// Waits a moment for the second of two reports alone: hearing the first, that all is saved, would take the CPU from loading.
-    private func hearOfLoad() {
-        guard let expected = expectedLoad, let incoming else { return }
-        do throws(WorkerFailure) {
-            heard = .success(try incoming.report(to: expected, within: min(budget, .milliseconds(2)), abort: abort))
-        } catch .timedOut, .abortRequested {
-            return  // both are met again
-        } catch {
-            heard = .failure(error)
+    /// Stops the guest. The rest is between the workers: the incoming one loads what the outgoing one saves, commits by the word and runs.
+    private func stopAndFollow(_ worker: Worker, _ takeover: UInt32) throws(Trouble) {
+        SystemThread.setEagerness(.patient)  // nobody is interrupted for the news
+        defer { SystemThread.setEagerness(.ordinary) }
+        let saving = try orderSave()
+        // A moment for the last report alone: hearing the first would take a CPU from what comes between them.
+        var last: Result<Report, WorkerFailure>? = Result { () throws(WorkerFailure) in
+            try worker.report(to: takeover, within: min(budget, .milliseconds(2)), abort: abort)
         }
-        expectedLoad = nil
+        if case .failure(.timedOut) = last { last = nil }
+        if case .failure(.abortRequested) = last { last = nil }  // met again
+        do throws(Trouble) { try awaitSaved(saving) } catch {
+            guard hasCommitted(worker) else { throw error }  // what has become of a past worker is of no interest
+        }
+        try tookOver(worker, try awaitTakeover(worker, takeover, heard: last))
+    }
+
+    /// What a worker that was told to take over says when it has. Committed in time, it may then take as long as any worker with a grant.
+    private func awaitTakeover(_ worker: Worker, _ takeover: UInt32, heard: Result<Report, WorkerFailure>?) throws(Trouble) -> Report {
+        do throws(WorkerFailure) {
+            if let heard { return try heard.get() }
+            do throws(WorkerFailure) { return try worker.report(to: takeover, within: budget, abort: abort) } catch {
+                guard case .timedOut = error, hasCommitted(worker) else { throw error }
+                return try worker.report(to: takeover, within: answer)
+            }
+        } catch {
+            throw trouble(error, worker, hasCommitted(worker) ? .grant : .load)
+        }
+    }
+
+    private func tookOver(_ worker: Worker, _ report: Report) throws(Trouble) {
+        guard case .tookOver(let began, let loaded, let committed, let firstRun) = report else { throw unexpected(report, .load, .incoming) }
+        self.committed = true
+        let ends: [(Handover.Step, begin: Int64, end: Int64)] = [
+            (.load, began, loaded), (.loaded, loaded, loaded), (.commit, loaded, committed), (.grant, committed, committed),
+            (.running, committed, firstRun),
+        ]
+        for (step, begin, end) in ends {
+            times.begin(step, at: begin)
+            times.end(step, at: end)
+            host.hook(step)
+        }
+    }
+
+    /// Whether the commit word names this worker, running or about to.
+    private func hasCommitted(_ worker: Worker) -> Bool {
+        CommitWord(rawValue: resources.commitWord.load())?.generation == worker.generation
     }
 
     func load(_ worker: Worker) throws(Trouble) {
         host.hook(.load)
-        let report = try loaded(worker)
+        let report = try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
         guard case .loaded(let began, let loaded) = report else { throw unexpected(report, .load, .incoming) }
         times.begin(.load, at: began)
         times.end(.load, at: loaded)
         times.end(.loaded)
         host.hook(.loaded)
-    }
-
-    private func loaded(_ worker: Worker) throws(Trouble) -> Report {
-        if let heard {
-            self.heard = nil
-            do { return try heard.get() } catch { throw trouble(error, worker, .load) }
-        }
-        guard let expected = expectedLoad, worker === incoming else {
-            return try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
-        }
-        expectedLoad = nil
-        do { return try worker.report(to: expected, within: budget, abort: committed ? nil : abort) } catch { throw trouble(error, worker, .load) }
     }
 
     /// The commit point: from here on only the incoming generation may run.
@@ -341,15 +343,10 @@ final class HandoverRun {
     func grant(_ worker: Worker) throws(Trouble) {
         host.hook(.grant)
         times.begin(.grant)
-        let report: Report
-        do throws(WorkerFailure) {
-            let sequence = try worker.post(.grant)
-            SystemThread.setEagerness(.patient)  // the guest, when it runs, is not interrupted for the news
-            defer { SystemThread.setEagerness(.ordinary) }
-            report = try worker.report(to: sequence, within: answer, abort: committed ? nil : abort)
-        } catch {
-            throw trouble(error, worker, .grant)
-        }
+        let sequence = try post(.grant, to: worker, .grant)
+        SystemThread.setEagerness(.patient)  // the guest, when it runs, is not interrupted for the news
+        defer { SystemThread.setEagerness(.ordinary) }
+        let report = try hear(worker, sequence, .grant, within: answer)
         guard case .running(let granted, let firstRun) = report else { throw unexpected(report, .grant, .incoming) }
         times.end(.grant, at: granted)
         times.begin(.running, at: granted)
@@ -392,14 +389,16 @@ final class HandoverRun {
         }
     }
 
-    func ask(
-        _ worker: Worker, _ order: Order, descriptors: [SharedDescriptor] = [], _ step: Handover.Step, within limit: Duration
-    ) throws(Trouble) -> Report {
-        do {
-            return try worker.order(order, descriptors: descriptors, within: limit, abort: committed ? nil : abort)
-        } catch {
-            throw trouble(error, worker, step)
-        }
+    func ask(_ worker: Worker, _ order: Order, _ step: Handover.Step, within limit: Duration) throws(Trouble) -> Report {
+        try hear(worker, try post(order, to: worker, step), step, within: limit)
+    }
+
+    private func post(_ order: Order, to worker: Worker, _ step: Handover.Step) throws(Trouble) -> UInt32 {
+        do { return try worker.post(order) } catch { throw trouble(error, worker, step) }
+    }
+
+    private func hear(_ worker: Worker, _ sequence: UInt32, _ step: Handover.Step, within limit: Duration) throws(Trouble) -> Report {
+        do { return try worker.report(to: sequence, within: limit, abort: committed ? nil : abort) } catch { throw trouble(error, worker, step) }
     }
 
     private func trouble(_ failure: WorkerFailure, _ worker: Worker, _ step: Handover.Step) -> Trouble {
@@ -417,7 +416,6 @@ final class HandoverRun {
         try? worker.process.send(.kill)
         discarded.append(worker)
         incoming = nil
-        expectedLoad = nil
-        heard = nil
+        takeover = nil
     }
 }

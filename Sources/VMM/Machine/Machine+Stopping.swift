@@ -12,8 +12,6 @@ extension Machine {
         let onEach: @Sendable (VCPUThread, Int) throws(VMMError) -> Void
         /// Once, after all of that.
         let whenAllAreDone: @Sendable () throws(VMMError) -> Void
-        /// Once, after whoever waits for the stop has been woken, unless something has failed.
-        var afterwards: @Sendable () -> Void = {}
     }
 
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
@@ -91,7 +89,7 @@ private final class Stop: Sendable {
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
     /// Opened when the last one is done.
-    let done = Latch()
+    let done = Latch(wakes: false)
 
     /// `isOpen`: nobody waits for others.
     init(of count: Int, isOpen: Bool = false) {
@@ -122,7 +120,6 @@ private final class Stop: Sendable {
         guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else { return }
         if failure == nil { failures.catching(stopping.whenAllAreDone) }
         done.arrive()
-        if failure == nil { stopping.afterwards() }
     }
 
     /// `false`: too late, all have stopped.

@@ -67,12 +67,23 @@ final class Machine: Sendable {
     /// A guest that has ended stays where it is.
     @discardableResult
     func run() -> Int64 {
-        if isEnded { return SystemClock.monotonic() }
+        release()
+        return awaitRunning()
+    }
+
+    /// Has the vCPUs run; somebody waits for it with ``awaitRunning()``.
+    func release() {
+        if isEnded { return }
         let threads = threads
         latch.close(for: threads.count)
         // What has waited is there before the guest is, and no end of an interrupt can pass unnoticed.
         devices.resumeInterrupts()
         for thread in threads { thread.run() }
+    }
+
+    /// Runs the devices, as the vCPUs do. CLOCK_MONOTONIC just before the first of them entered the guest.
+    func awaitRunning() -> Int64 {
+        if isEnded { return SystemClock.monotonic() }
         devices.resume()
         // A vCPU's thread that says it is about to run is not interrupted by who hears it.
         SystemThread.setEagerness(.patient)
@@ -126,6 +137,22 @@ final class Machine: Sendable {
         failures.catching { () throws(VMMError) in try body(first, 0) }
         guard latch.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = failures.value { throw failure }
+    }
+
+    /// Does something on the first vCPU's thread, which like all others is parked, and waits for it.
+    func onFirstVCPU<Value: Sendable>(_ body: @escaping @Sendable () throws(VMMError) -> Value) throws(VMMError) -> Value {
+        let result = Mutex<Result<Value, VMMError>?>(nil)
+        let done = Latch(wakes: false)
+        done.close(for: 1)
+        guard let first = threads.first else { throw VMMError("there are no vCPUs") }
+        first.park { _ in
+            let outcome = Result { () throws(VMMError) in try body() }
+            result.withLock { $0 = outcome }
+            done.arrive()
+        }
+        while !done.wait(timeout: .seconds(60)) {}
+        guard let outcome = result.withLock({ $0 }) else { throw VMMError("vCPU 0 has no result") }
+        return try outcome.get()
     }
 
     /// What ended the guest, for good. The vCPU that met it has parked itself.

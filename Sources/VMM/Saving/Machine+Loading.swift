@@ -77,6 +77,17 @@ extension Machine {
         }
     }
 
+    /// Puts a machine that has never run into the state it is in, by a checkpoint that its rehearsal has written.
+    func practiseLoading(
+        _ rehearsal: [UInt8], writtenBy generation: UInt32, understanding ranges: [Checkpoint.SectionRange]
+    ) throws(VMMError) {
+        let decoded = try doing("rehearsal") { () throws(CheckpointError) in
+            try DecodedCheckpoint(rehearsal, for: self, writtenBy: generation, understanding: ranges)
+        }
+        try restore(decoded)
+        for thread in threads { thread.beforeRunning(nil) }
+    }
+
     private func text(_ bytes: [UInt8]) -> String {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }

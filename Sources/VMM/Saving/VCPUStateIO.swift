@@ -1,5 +1,6 @@
 package import KVM
 internal import LinuxSystem
+internal import Synchronization
 internal import SystemPackage
 
 /// Buffers for one vCPU's state, set aside before anything stops, and the orders in which KVM wants it read and written.
@@ -25,6 +26,8 @@ package final class VCPUStateIO: Sendable {
     /// What is being restored: another image may have saved other MSRs than this one saves.
     private let restoring = MSRBuffer()
     private let hasOffset: Bool
+    /// Of the vCPU's TSC, which changes here alone; 0 until it is known.
+    private let tscKHz: Atomic<UInt32>
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
         rooms = VCPUStatePart.allCases.compactMap { part in
@@ -37,6 +40,7 @@ package final class VCPUStateIO: Sendable {
         }
         deadline = plan.saved.contains(MSRPlan.tscDeadline) ? MSRBuffer([MSRPlan.tscDeadline]) : nil
         hasOffset = (try? vcpu.tscOffset()) != nil
+        tscKHz = Atomic((try? vcpu.tscKHz()) ?? 0)
     }
 
     private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { rooms.first { $0.part == part }?.buffer }
@@ -69,7 +73,8 @@ package final class VCPUStateIO: Sendable {
         for chunk in msrs { try read(chunk, of: vcpu, into: &values) }
         if let deadline { try read(deadline, of: vcpu, into: &values) }
         let offset = hasOffset ? try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } : nil
-        let frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() }
+        var frequency = tscKHz.load(ordering: .relaxed)
+        if frequency == 0 { frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() } }
         var time: Int64 = 0
         for part in Self.savingOrderAfterMSRs {
             if part == .localAPIC {
@@ -117,10 +122,12 @@ package final class VCPUStateIO: Sendable {
     /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on the vCPU's
     /// thread, before its first run. Guest memory is not touched.
     package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        if state.tscKHz != 0, let frequency = try? vcpu.tscKHz(), frequency != state.tscKHz {
+        let frequency = tscKHz.load(ordering: .relaxed)
+        if state.tscKHz != 0, frequency != 0, frequency != state.tscKHz {
             try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
                 try vcpu.setTSCKHz(state.tscKHz)
             }
+            tscKHz.store(state.tscKHz, ordering: .relaxed)
         }
         for part in Self.restoringOrder { try write(part, of: state, to: vcpu) }
         try restoreMSRs(state, to: vcpu)

@@ -17,28 +17,34 @@ struct Commitment {
     /// What the word says, for people.
     var said: String { current.map(\.description) ?? "nothing" }
 
-    /// running → frozen, as saved is said. Whoever waits for that is woken by ``wakeIncoming()``.
-    func freeze() -> Bool { change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) }
-
-    /// Wakes the incoming worker, if it waits for the freeze.
-    func wakeIncoming() { word.wake() }
+    /// running → frozen, as saved is said. Wakes the incoming worker, if it waits for that.
+    func freeze() -> Bool {
+        guard change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) else { return false }
+        word.wake()
+        return true
+    }
 
     /// Waits until an earlier generation has frozen, and perhaps been committed away from already, at most until `deadline`
-    /// (CLOCK_MONOTONIC); `false` when it did not.
-    func waitForFreeze(until deadline: Int64) -> Bool {
+    /// (CLOCK_MONOTONIC). Returns the generation that the word names then; `nil` when nobody froze.
+    func waitForFreeze(until deadline: Int64) -> UInt32? {
         while true {
             let value = word.load()
-            guard let current = CommitWord(rawValue: value) else { return false }
-            if current.state == .frozen || current == CommitWord(.committed, generation) { return true }
-            if current.generation >= generation { return false }
+            guard let current = CommitWord(rawValue: value) else { return nil }
+            if current.state == .frozen || current == CommitWord(.committed, generation) { return current.generation }
+            if current.generation >= generation { return nil }
             let left = deadline - SystemClock.monotonic()
-            if left <= 0 { return false }
+            if left <= 0 { return nil }
             word.wait(while: value, timeout: .nanoseconds(left))
         }
     }
 
     /// frozen → running: the way back, as long as nobody has committed.
     func thaw() -> Bool { change(CommitWord(.frozen, generation), to: CommitWord(.running, generation)) }
+
+    /// frozen → committed, by a worker that was told to take over. The supervisor may have done it in its name.
+    func commit(from writer: UInt32) -> Bool {
+        change(CommitWord(.frozen, writer), to: CommitWord(.committed, generation)) || current == CommitWord(.committed, generation)
+    }
 
     /// committed → running, before the first KVM_RUN.
     func takeOver() -> Bool { change(CommitWord(.committed, generation), to: CommitWord(.running, generation)) }

@@ -45,9 +45,7 @@ final class Saving: Sendable {
                 try failpoints.reached(.save)
             },
             onEach: { [self] thread, index throws(VMMError) in try machine.save(thread, index, into: room, versions: versions) },
-            whenAllAreDone: { [self] () throws(VMMError) in try write() },
-            // The way to the supervisor is open already: it is heard while the incoming worker loads.
-            afterwards: { [self] in commitment.wakeIncoming() })
+            whenAllAreDone: { [self] () throws(VMMError) in try write() })
     }
 
     /// The same on a machine that has never run, without touching its devices or entering a vCPU: on the threads that will do it, whose stacks

@@ -17,11 +17,11 @@ extension WorkerSession {
             guard let room else { throw VMMError("there is nothing to save to") }
             return .practised(cpu: try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation))
         }
-        if let cpu {
-            let before = SystemThread.stay(on: cpu)
-            affinity = affinity ?? before  // told twice, it is on one CPU already
+        let (rehearsal, generation, understood) = (rehearsal, generation, understood)
+        try machine.onFirstVCPU { () throws(VMMError) in
+            if let cpu { machine.threads.first?.stay(on: cpu) }
+            if let rehearsal { try machine.practiseLoading(rehearsal, writtenBy: generation, understanding: understood) }
         }
-        if let rehearsal { try practiseLoading(rehearsal, into: machine) }
         return .practised(cpu: nil)
     }
 
@@ -96,91 +96,81 @@ extension WorkerSession {
         return true
     }
 
-    /// Copies, verifies and decodes the checkpoint and puts it into the machine that was built. Nothing shared is touched.
     func load(length: UInt64, digest: UInt32) throws(VMMError) -> Report {
-        if phase == .loaded, let loadedReport { return loadedReport }
+        if let loadedReport { return loadedReport }
         try require(.prepared, for: "load")
-        let machine = try current()
-        let began = SystemClock.monotonic()
-        let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false, vcpus: 0) }
-        let length = length == 0 ? try announcedLength(checkpoint) : length
-        if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
-        phase = .loading
-        rehearsal = nil
-        do throws(VMMError) {
-            try failpoints.reached(.load)
-            let bytes = checkpoint.copyOut(at: 0, count: Int(length))
-            if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
-            let decoded = try doing("checkpoint") { () throws(CheckpointError) in
-                try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), understanding: understood)
-            }
-            try machine.restore(decoded)
-            isPaused = decoded.machine.isPaused
-            try failpoints.reached(.loaded)
-        } catch {
-            phase = .failed  // half restored: this worker is of no use any more
-            machine.setPinned(false)
-            leaveGuestCPU()
+        let loading = try startLoading()
+        do throws(VMMError) { return note(try loading.load(length: length, digest: digest)) } catch {
+            noteFailedLoad()
+            try current().setPinned(false)
             throw error
         }
-        phase = .loaded
-        let report = Report.loaded(began: began, loaded: SystemClock.monotonic())
-        loadedReport = report
-        return report
-    }
-
-    private func leaveGuestCPU() {
-        if let affinity { try? SystemThread.setAffinity(affinity) }
-        affinity = nil
-    }
-
-    /// Loads without being told again: the outgoing worker's freeze wakes this one, and the way through the supervisor is saved.
-    func loadWhenFrozen(within patience: UInt64) throws(VMMError) -> Report {
-        if phase == .loaded, let loadedReport { return loadedReport }
-        try require(.prepared, for: "load")
-        let deadline = SystemClock.monotonic().addingReportingOverflow(Int64(clamping: patience)).partialValue
-        guard let commitment, commitment.waitForFreeze(until: deadline) else { throw VMMError("there is nothing to load: nobody has frozen") }
-        return try load(length: 0, digest: 0)
-    }
-
-    /// What the checkpoint's own header says, for who was not told when it was written.
-    private func announcedLength(_ checkpoint: SharedMapping) throws(VMMError) -> UInt64 {
-        let header = checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, checkpoint.length))
-        return try doing("checkpoint") { () throws(CheckpointError) in UInt64(try CheckpointHeader(judging: header).totalLength) }
-    }
-
-    /// The generation that must have written the checkpoint: the frozen one. When one was committed already and died before it ran,
-    /// the checkpoint is an earlier generation's.
-    private func writer(of bytes: [UInt8]) throws(CheckpointError) -> UInt32 {
-        if let current = commitment?.current, current.state == .frozen { return current.generation }
-        let written = try CheckpointHeader(judging: bytes).generation
-        if written >= UInt64(generation) { throw .generation(expected: UInt64(generation) - 1, found: written) }
-        return UInt32(written)
     }
 
     /// Runs the guest. The commit word changes before the first KVM_RUN.
     func grant() throws(VMMError) -> Report {
         if let runningReport { return runningReport }
         try require(.loaded, for: "take the grant")
-        let machine = try current()
-        guard let commitment else { throw VMMError("there is no commit word here") }
+        guard let loading else { throw VMMError("nothing was loaded here") }
         let granted = SystemClock.monotonic()
-        try failpoints.reached(.grant)
-        guard commitment.takeOver() else { throw VMMError("the commit word says \(commitment.said), not committed(\(generation))") }
-        // From here on it is the guest's CPU: this thread hears of the first run on another one.
-        leaveGuestCPU()
-        let firstRun = isPaused ? granted : machine.run()
-        phase = isPaused ? .paused : .running
-        self.checkpoint = nil  // was mapped for reading; the next settle maps it for writing
-        try? failpoints.reached(.running)
-        let report = Report.running(granted: granted, firstRun: firstRun)
-        runningReport = report
+        try loading.win()
+        if !isPaused { try current().release() }
+        return .running(granted: granted, firstRun: try awaitRunning(since: granted))
+    }
+
+    /// Loads, commits and runs without being told again: the outgoing worker's freeze wakes the first vCPU's thread, and the guest waits for no
+    /// other process.
+    func takeOver(within patience: UInt64) throws(VMMError) -> Report {
+        try require(.prepared, for: "take over")
+        let deadline = SystemClock.monotonic().addingReportingOverflow(Int64(clamping: patience)).partialValue
+        let loading = try startLoading()
+        SystemThread.setEagerness(.patient)  // the guest, when it runs, is not interrupted for the news
+        defer { SystemThread.setEagerness(.ordinary) }
+        let outcome = try loading.takeOver(until: deadline)
+        if let loaded = outcome.loaded { _ = note(loaded) } else if outcome.isTouched { noteFailedLoad() } else { phase = .prepared }
+        if let failure = outcome.failure {
+            if outcome.committed == 0 { try current().setPinned(false) }
+            throw failure
+        }
+        guard let loaded = outcome.loaded else { throw VMMError("it did not run") }
+        let firstRun = try awaitRunning(since: outcome.committed)
+        return .tookOver(began: loaded.began, loaded: loaded.loaded, committed: outcome.committed, firstRun: firstRun)
+    }
+
+    private func startLoading() throws(VMMError) -> Loading {
+        guard let commitment else { throw VMMError("there is no commit word here") }
+        let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false, vcpus: 0) }
+        let loading = Loading(into: try current(), of: self, from: checkpoint, commitment)
+        phase = .loading
+        self.loading = loading
+        return loading
+    }
+
+    private func note(_ loaded: Loading.Loaded) -> Report {
+        phase = .loaded
+        rehearsal = nil
+        isPaused = loaded.isPaused
+        let report = Report.loaded(began: loaded.began, loaded: loaded.loaded)
+        loadedReport = report
         return report
     }
-}
 
-/// What a worker announces its checkpoint by.
-enum CheckpointDigest {
-    /// The digest in the header, which covers every section's checksum; 0 for what is no checkpoint.
-    static func of(_ bytes: [UInt8]) -> UInt32 { (try? CheckpointHeader(judging: bytes))?.digest ?? 0 }
+    /// Half restored: this worker is of no use any more.
+    private func noteFailedLoad() {
+        phase = .failed
+        rehearsal = nil
+    }
+
+    /// The vCPUs have been let go. When the first of them entered the guest; `granted` where an operator has paused it.
+    private func awaitRunning(since granted: Int64) throws(VMMError) -> Int64 {
+        let machine = try current()
+        let firstRun = isPaused ? granted : machine.awaitRunning()
+        machine.threads.first?.goHome()
+        phase = isPaused ? .paused : .running
+        loading = nil
+        checkpoint = nil  // was mapped for reading; the next settle maps it for writing
+        try? failpoints.reached(.running)
+        runningReport = .running(granted: granted, firstRun: firstRun)
+        return firstRun
+    }
 }

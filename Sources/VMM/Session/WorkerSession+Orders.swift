@@ -16,7 +16,7 @@ extension WorkerSession {
         case .save(let freeze): try save(freeze: freeze)
         case .load(let length, let digest): try load(length: length, digest: digest)
         case .practise(let cpu): try practise(on: cpu)
-        case .loadWhenFrozen(let patience): try loadWhenFrozen(within: patience)
+        case .takeOver(let patience): try takeOver(within: patience)
         case .grant: try grant()
         case .resume: try resume()
         case .takeAddresses: try takeAddresses()
@@ -111,18 +111,9 @@ extension WorkerSession {
     private func rehearse(_ machine: Machine) throws(VMMError) -> [UInt8] {
         let room = SavingRoom(vcpus: machine.blueprint.vcpus)
         let bytes = try Saving.rehearse(machine, in: room, image: image, generation: generation)
-        try practiseLoading(bytes, into: machine)
+        try machine.practiseLoading(bytes, writtenBy: generation, understanding: understood)
         self.room = room
         return bytes
-    }
-
-    /// Puts a machine that has never run into the state it is in.
-    func practiseLoading(_ rehearsal: [UInt8], into machine: Machine) throws(VMMError) {
-        let decoded = try doing("rehearsal") { () throws(CheckpointError) in
-            try DecodedCheckpoint(rehearsal, for: machine, writtenBy: generation, understanding: understood)
-        }
-        try machine.restore(decoded)
-        for thread in machine.threads { thread.beforeRunning(nil) }
     }
 
     private func pause() throws(VMMError) -> Report {

@@ -24,8 +24,8 @@ final class WorkerSession {
     var versions: PromisedVersions
     var room: SavingRoom?
     var checkpoint: SharedMapping?
-    /// Where this thread may run when it has not gone to one CPU for the blackout.
-    var affinity: [UInt64]?
+    /// From the order to load, or to take over, until the guest runs here.
+    var loading: Loading?
     /// A checkpoint of the machine as it was built, until one is loaded.
     var rehearsal: [UInt8]?
     var isPaused = false

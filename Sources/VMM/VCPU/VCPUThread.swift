@@ -58,6 +58,8 @@ final class VCPUThread: Sendable {
     /// CLOCK_MONOTONIC just before the first KVM_RUN after the last start.
     private let firstRun = Atomic<Int64>(0)
     private let thread = Mutex<SystemThread?>(nil)
+    /// Where it may run when it does not have to stay on one CPU.
+    private let home = Mutex<[UInt64]?>(nil)
     /// The kernel's id of it; 0 until it has begun.
     private let threadID = Atomic<Int32>(0)
     /// Opened when this thread has reached the goal it was given last.
@@ -137,8 +139,24 @@ final class VCPUThread: Sendable {
 
     /// Binds it to the CPUs that its guest is meant to have, or lets go of them.
     func setPinned(_ pinned: Bool) {
+        goHome()
         let id = threadID.load(ordering: .relaxed)
         if id != 0, !affinity.isEmpty { try? SystemThread.setAffinity(pinned ? affinity : SystemThread.everyCPU, thread: id) }
+    }
+
+    /// Keeps it on one CPU until ``goHome()``. On this thread; where that is not possible it stays where it is.
+    func stay(on cpu: UInt32) {
+        let before = SystemThread.stay(on: cpu)
+        home.withLock { $0 = $0 ?? before }  // told twice, it is on one CPU already
+    }
+
+    /// Lets it run where it could before ``stay(on:)``.
+    func goHome() {
+        let before = home.withLock { home in
+            defer { home = nil }
+            return home
+        }
+        if let before { try? SystemThread.setAffinity(before, thread: threadID.load(ordering: .relaxed)) }
     }
 
     /// Ends the thread.

@@ -1,0 +1,108 @@
+internal import Checkpoint
+internal import Handover
+internal import LinuxSystem
+
+/// What a prepared worker does with a checkpoint: on the session's thread where it is ordered step by step; on the first vCPU's, which runs the guest
+/// next, where it takes over.
+final class Loading: Sendable {
+    /// All times are CLOCK_MONOTONIC nanoseconds.
+    struct Loaded: Sendable {
+        let began: Int64
+        let loaded: Int64
+        let isPaused: Bool
+    }
+
+    /// How far a worker came that took over, and what stopped it.
+    struct Outcome: Sendable {
+        var isTouched = false
+        var loaded: Loaded?
+        var committed: Int64 = 0
+        var failure: VMMError?
+    }
+
+    private let machine: Machine
+    private let checkpoint: SharedMapping
+    private let commitment: Commitment
+    private let failpoints: Failpoints
+    private let understood: [Checkpoint.SectionRange]
+
+    init(into machine: Machine, of session: WorkerSession, from checkpoint: SharedMapping, _ commitment: Commitment) {
+        self.machine = machine
+        self.checkpoint = checkpoint
+        self.commitment = commitment
+        failpoints = session.failpoints
+        understood = session.understood
+    }
+
+    /// Copies, verifies and decodes the checkpoint and puts it into the machine that was built. Nothing shared is touched. The machine is of no use
+    /// any more if that fails: it may be half restored.
+    ///
+    /// - Parameters:
+    ///   - length: in bytes; 0 for what the checkpoint's own header says.
+    ///   - digest: as it was announced; 0 if it was not.
+    func load(length: UInt64 = 0, digest: UInt32 = 0) throws(VMMError) -> Loaded {
+        let began = SystemClock.monotonic()
+        let length = length == 0 ? try announcedLength() : length
+        if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
+        try failpoints.reached(.load)
+        let bytes = checkpoint.copyOut(at: 0, count: Int(length))
+        if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
+        let decoded = try doing("checkpoint") { () throws(CheckpointError) in
+            try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), understanding: understood)
+        }
+        try machine.restore(decoded)
+        try failpoints.reached(.loaded)
+        return Loaded(began: began, loaded: SystemClock.monotonic(), isPaused: decoded.machine.isPaused)
+    }
+
+    /// Waits for the freeze, loads, commits and has the vCPUs run; whoever calls this waits for that by ``Machine/awaitRunning()``. The thread that
+    /// does all of it is the first vCPU's: between the outgoing worker's last step and the guest nobody else has to be woken.
+    func takeOver(until deadline: Int64) throws(VMMError) -> Outcome {
+        try machine.onFirstVCPU { [self] in
+            var outcome = Outcome()
+            do throws(VMMError) { try takeOver(until: deadline, &outcome) } catch { outcome.failure = error }
+            return outcome
+        }
+    }
+
+    private func takeOver(until deadline: Int64, _ outcome: inout Outcome) throws(VMMError) {
+        guard let writer = commitment.waitForFreeze(until: deadline) else {
+            throw VMMError("there is nothing to take over: nobody has frozen")
+        }
+        outcome.isTouched = true
+        let loaded = try load()
+        outcome.loaded = loaded
+        guard commitment.commit(from: writer) else { throw VMMError("it is too late: the commit word says \(commitment.said)") }
+        outcome.committed = SystemClock.monotonic()
+        try win()
+        if !loaded.isPaused { machine.release() }
+    }
+
+    /// The last thing before the guest runs.
+    func win() throws(VMMError) {
+        try failpoints.reached(.grant)
+        guard commitment.takeOver() else {
+            throw VMMError("the commit word says \(commitment.said), not committed(\(commitment.generation))")
+        }
+    }
+
+    private func announcedLength() throws(VMMError) -> UInt64 {
+        let header = checkpoint.copyOut(at: 0, count: min(CheckpointFormat.headerLength, checkpoint.length))
+        return try doing("checkpoint") { () throws(CheckpointError) in UInt64(try CheckpointHeader(judging: header).totalLength) }
+    }
+
+    /// The generation that must have written the checkpoint: the frozen one. When one was committed already and died before it ran,
+    /// the checkpoint is an earlier generation's.
+    private func writer(of bytes: [UInt8]) throws(CheckpointError) -> UInt32 {
+        if let current = commitment.current, current.state == .frozen { return current.generation }
+        let written = try CheckpointHeader(judging: bytes).generation
+        if written >= UInt64(commitment.generation) { throw .generation(expected: UInt64(commitment.generation) - 1, found: written) }
+        return UInt32(written)
+    }
+}
+
+/// What a worker announces its checkpoint by.
+enum CheckpointDigest {
+    /// The digest in the header, which covers every section's checksum; 0 for what is no checkpoint.
+    static func of(_ bytes: [UInt8]) -> UInt32 { (try? CheckpointHeader(judging: bytes))?.digest ?? 0 }
+}
