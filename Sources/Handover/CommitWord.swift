@@ -3,7 +3,7 @@
 /// One 64-bit word in shared memory, changed by compare-and-swap only; whoever loses obeys:
 ///
 ///     running(g)     → frozen(g)        by the outgoing worker, as it says saved
-///     frozen(g)      → committed(g+1)   by the supervisor: this is the commit point
+///     frozen(g)      → committed(g+1)   this is the commit point: by the incoming worker, if the supervisor has told it to take over, or by the supervisor
 ///     frozen(g)      → running(g)       by the outgoing worker, on order or at its own deadline: this is abort
 ///     committed(g+1) → running(g+1)     by the incoming worker, before its first KVM_RUN
 package struct CommitWord: Sendable, Equatable, Hashable, CustomStringConvertible {
@@ -44,11 +44,11 @@ extension CommitWord {
         switch (state, party) {
         case (.running, .outgoing): [CommitWord(.frozen, generation)]
         case (.frozen, .outgoing): [CommitWord(.running, generation)]
-        case (.frozen, .supervisor): [CommitWord(.committed, generation &+ 1)]
+        case (.frozen, .supervisor), (.frozen, .incoming): [CommitWord(.committed, generation &+ 1)]
         case (.committed, .incoming): [CommitWord(.running, generation)]
         // A committed generation that died before running is replaced by another from the same checkpoint.
         case (.committed, .supervisor): [CommitWord(.committed, generation &+ 1)]
-        case (.running, .supervisor), (.running, .incoming), (.frozen, .incoming), (.committed, .outgoing): []
+        case (.running, .supervisor), (.running, .incoming), (.committed, .outgoing): []
         }
     }
 }

@@ -288,6 +288,25 @@ def test_nobody_needs_batond_between_the_stop_and_the_first_instruction(machines
     assert_good_upgrade(machine)
 
 
+@pytest.mark.parametrize("delay", [150, 250, 350, 450])
+def test_batond_is_killed_while_the_outgoing_worker_saves_and_whoever_wins_is_the_one_that_is_kept(machines, supervisor, images, delay):
+    """The next batond orders it to run on as the incoming one takes over."""
+    machine = machines(image=images.faulty(f"delay:{delay}@save"), budget="10s")
+    boot, batond, outgoing = machine.evidence.boot_tsc, supervisor.batond, machine.pid
+    machine.evidence.reset_counters()
+    command = machine.start_upgrade(images.next)
+    wait_until(lambda: is_held(outgoing), "the outgoing worker is held")
+    processes.kill(batond)
+    machine.finish(command)
+    supervisor.wait_other_batond(batond)
+    machine.assert_runs()
+    taken = machine.generation == 2
+    print("the incoming one" if taken else "the outgoing one")
+    assert machine.evidence.boot_tsc == boot
+    assert machine.history()[0]["outcome"] == ("committed" if taken else "aborted")
+    assert_good_upgrade(machine)
+
+
 def test_a_freeze_that_ends_as_the_incoming_worker_commits_leaves_one_of_them_running(machines, images):
     """The incoming worker loads for as long as the budget: the commit word decides, a little differently each time."""
     machine = machines(budget="100ms")

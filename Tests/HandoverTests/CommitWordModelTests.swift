@@ -11,6 +11,10 @@ import Testing
         var supervisorAlive = true
         /// The supervisor has stopped the outgoing process (SIGSTOP) after commit.
         var fenced = false
+        /// The supervisor has told the incoming worker to take over: it may commit.
+        var told = false
+        /// The supervisor has given the handover up: it orders the outgoing worker to run on.
+        var givenUp = false
     }
 
     private enum Worker { case waiting, running, frozen, granted, dead }
@@ -33,7 +37,12 @@ import Testing
         if world.outgoing == .running, world.word.generation == 1 { swap(.outgoing, to: .frozen) { $0.outgoing = .frozen } }
         // Its own deadline, or an order: the swap is what decides.
         if world.outgoing == .frozen, !world.fenced { swap(.outgoing, to: .running) { $0.outgoing = .running } }
-        if world.supervisorAlive, world.word.state == .frozen { swap(.supervisor, to: .committed) { _ in } }
+        if world.supervisorAlive, world.word.state == .frozen, !world.givenUp { swap(.supervisor, to: .committed) { _ in } }
+        if world.supervisorAlive, world.outgoing == .running, world.word.generation == 1, world.incoming == .waiting, !world.told {
+            step { $0.told = true }
+        }
+        if world.supervisorAlive, world.word.generation == 1, !world.givenUp { step { $0.givenUp = true } }
+        if world.told, world.incoming == .waiting, world.word.state == .frozen { swap(.incoming, to: .committed) { $0.incoming = .granted } }
         if world.supervisorAlive, world.word.state == .committed, !world.fenced { step { $0.fenced = true } }
         if world.supervisorAlive, world.fenced, world.incoming == .waiting { step { $0.incoming = .granted } }
         if world.incoming == .granted { swap(.incoming, to: .running) { $0.incoming = .running } }
@@ -90,6 +99,9 @@ import Testing
         let worlds = reachable
         #expect(worlds.contains { $0.incoming == .running && $0.outgoing == .frozen })
         #expect(worlds.contains { $0.word.state == .committed && $0.outgoing == .dead })
+        #expect(worlds.contains { $0.incoming == .running && !$0.fenced && $0.told && !$0.supervisorAlive })
+        #expect(worlds.contains { $0.incoming == .running && $0.givenUp })
+        #expect(worlds.contains { $0.outgoing == .running && $0.incoming == .waiting && $0.told && $0.givenUp })
         #expect(worlds.count > 40)
     }
 }
@@ -111,7 +123,7 @@ import Testing
     @Test func onlyTheOutgoingWorkerEndsAFreeze() {
         let frozen = CommitWord(.frozen, 5)
         #expect(frozen.successors(by: .outgoing) == [CommitWord(.running, 5)])
-        #expect(frozen.successors(by: .incoming).isEmpty)
+        #expect(frozen.successors(by: .incoming) == [CommitWord(.committed, 6)])
         #expect(frozen.successors(by: .supervisor) == [CommitWord(.committed, 6)])
         #expect(CommitWord(.committed, 6).successors(by: .outgoing).isEmpty)
     }

@@ -6,7 +6,11 @@ extension HandoverRun {
     /// Who can run after `trouble`? The commit word says; this acts on it until exactly one party runs, or none can.
     func resolve(_ trouble: Trouble) -> HandoverEnd {
         tell(trouble.step, .failed, trouble.reason)
-        return decide(trouble)
+        let end = decide(trouble)
+        // Not earlier: where the outgoing worker runs on, the guest comes first; the end of a process takes a CPU for a while.
+        if case .committed = end { return end }
+        discardIncoming()
+        return end
     }
 
     private func decide(_ trouble: Trouble) -> HandoverEnd {
@@ -17,14 +21,16 @@ extension HandoverRun {
         case (.running, outgoing.generation), (.frozen, outgoing.generation):
             return outgoing.ended == nil ? abort(trouble) : goOnWithoutOutgoing(trouble)
         case (.committed, _):
-            return trouble.side == .incoming ? replaceIncoming(trouble) : awaitIncoming(trouble)
-        case (.running, let generation):
+            outgoing.stop()
+            committed = true
+            // Told to take over, it may be about to run, unless it was this that it did not do.
+            let failed = trouble.side == .incoming && trouble.step >= .grant
+            return takeover == nil || failed ? replaceIncoming(trouble) : confirmIncoming(word) ?? replaceIncoming(trouble)
+        case (.running, _):
+            outgoing.stop()
+            committed = true
             // It won the word, so it may have run: its state is its own, and the checkpoint is old.
-            guard let incoming, incoming.generation == generation, incoming.ended == nil, confirmRunning(incoming) else {
-                discardIncoming()
-                return .lost(reason: trouble.reason)
-            }
-            return .committed(worker: incoming, note: nil)
+            return confirmIncoming(word) ?? .lost(reason: trouble.reason)
         case (.frozen, _):
             return .lost(reason: "\(trouble.reason); the commit word says \(word)")
         }
@@ -34,16 +40,11 @@ extension HandoverRun {
     private func abort(_ trouble: Trouble) -> HandoverEnd {
         // If somebody stopped the process it is continued first: the freeze it may be in ends by the same order.
         outgoing.continueAfterStop()
-        guard settled else {
-            discardIncoming()
-            return .aborted(step: trouble.step, reason: trouble.reason)
-        }
-        // The guest first: the end of a process takes a CPU for a while.
+        guard settled else { return .aborted(step: trouble.step, reason: trouble.reason) }
         let resumed = Result { () throws(WorkerFailure) in try outgoing.order(.resume, within: host.configuration.answerDeadline) }
-        if CommitWord(rawValue: resources.commitWord.load())?.generation == outgoing.generation + 1 {
+        if let now = CommitWord(rawValue: resources.commitWord.load()), now.generation != outgoing.generation {
             return decide(trouble)  // the incoming worker, told to take over, was faster
         }
-        discardIncoming()
         do throws(WorkerFailure) {
             let report = try resumed.get()
             guard case .resumed = report else { throw WorkerFailure.misbehaved("it answered resume with report \(report.kind)") }
@@ -66,29 +67,15 @@ extension HandoverRun {
         let (won, found) = resources.commitWord.exchange(expected: frozen.rawValue, desired: next.rawValue)
         // An incoming worker that was told to take over may have done as much by itself.
         guard won || CommitWord(rawValue: found)?.generation == next.generation else {
-            discardIncoming()
             return .lost(reason: "\(trouble.reason); its vCPU state died with it")
         }
         committed = true
-        if let incoming, incoming.ended == nil, trouble.side != .incoming {
-            do throws(Trouble) {
-                try load(incoming)
-                try grant(incoming)
-                return .committed(worker: incoming, note: "the outgoing worker died after it had saved; its checkpoint was taken forward")
-            } catch {
-                return replaceIncoming(error)
-            }
-        }
-        return replaceIncoming(trouble)
-    }
-
-    /// Committed by the incoming worker, which was told to take over and is about to run.
-    private func awaitIncoming(_ trouble: Trouble) -> HandoverEnd {
-        guard takeover != nil, let incoming, incoming.ended == nil else { return replaceIncoming(trouble) }
-        committed = true
+        guard let incoming, incoming.ended == nil, trouble.side != .incoming else { return replaceIncoming(trouble) }
         do throws(Trouble) {
-            try grant(incoming)  // as it has taken over, it answers with what it has done
-            return .committed(worker: incoming, note: nil)
+            // Nobody else can run, so there is time. One that is taking over answers when it has.
+            try load(incoming, within: host.configuration.answerDeadline)
+            try grant(incoming)
+            return .committed(worker: incoming, note: "the outgoing worker died after it had saved; its checkpoint was taken forward")
         } catch {
             return replaceIncoming(error)
         }
@@ -99,18 +86,16 @@ extension HandoverRun {
         committed = true
         var reason = trouble.reason
         for candidate in [outgoing.image, image] {
+            // First the word: whoever it named cannot begin to run any more.
+            guard let word = CommitWord(rawValue: resources.commitWord.load()), word.state == .committed,
+                case let next = word.generation + 1,
+                resources.commitWord.exchange(expected: word.rawValue, desired: CommitWord(.committed, next).rawValue).exchanged
+            else { return confirmIncoming(CommitWord(rawValue: resources.commitWord.load())) ?? .lost(reason: "\(reason); it had begun to run") }
             if let failed = incoming {
                 failed.kill(within: .seconds(10))
                 discardIncoming()
-                // Only a worker that certainly never ran may be replaced.
                 guard failed.ended != nil else { return .lost(reason: "\(reason); the worker cannot be fenced: fence pending") }
             }
-            guard let word = CommitWord(rawValue: resources.commitWord.load()), word.state == .committed else {
-                return .lost(reason: "\(reason); it had begun to run")
-            }
-            let next = word.generation + 1
-            let (won, _) = resources.commitWord.exchange(expected: word.rawValue, desired: CommitWord(.committed, next).rawValue)
-            guard won else { return .lost(reason: reason) }
             do throws(Trouble) {
                 let worker = try prepare(generation: next, image: candidate)
                 try load(worker)
@@ -121,14 +106,14 @@ extension HandoverRun {
                 reason += "; \(error.reason)"
             }
         }
-        discardIncoming()
         return .lost(reason: reason)
     }
 
-    private func confirmRunning(_ worker: Worker) -> Bool {
-        worker.continueAfterStop()
-        guard case .location(.running)? = try? worker.order(.locate, within: host.configuration.answerDeadline) else { return false }
-        times.end(.running)
-        return true
+    /// The word names the incoming worker, which runs or is about to; `nil` if it does not say so. A grant harms neither: whoever runs says since when.
+    private func confirmIncoming(_ word: CommitWord?) -> HandoverEnd? {
+        guard let incoming, incoming.generation == word?.generation, incoming.ended == nil else { return nil }
+        incoming.continueAfterStop()
+        guard (try? grant(incoming)) != nil else { return nil }
+        return .committed(worker: incoming, note: nil)
     }
 }

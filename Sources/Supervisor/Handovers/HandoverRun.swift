@@ -127,7 +127,6 @@ final class HandoverRun {
             fence()
             return .committed(worker: worker, note: nil)
         } catch {
-            if committed { outgoing.stop() }
             return resolve(error)
         }
     }
@@ -274,7 +273,7 @@ final class HandoverRun {
             try worker.report(to: takeover, within: min(budget, .milliseconds(2)), abort: abort)
         }
         if case .failure(.timedOut) = last { last = nil }
-        if case .failure(.abortRequested) = last { last = nil }  // met again
+        if case .failure(.abortRequested) = last { last = nil }  // met again, if it is not too late
         do throws(Trouble) { try awaitSaved(saving) } catch {
             guard hasCommitted(worker) else { throw error }  // what has become of a past worker is of no interest
         }
@@ -285,10 +284,15 @@ final class HandoverRun {
     private func awaitTakeover(_ worker: Worker, _ takeover: UInt32, heard: Result<Report, WorkerFailure>?) throws(Trouble) -> Report {
         do throws(WorkerFailure) {
             if let heard { return try heard.get() }
-            do throws(WorkerFailure) { return try worker.report(to: takeover, within: budget, abort: abort) } catch {
-                guard case .timedOut = error, hasCommitted(worker) else { throw error }
-                return try worker.report(to: takeover, within: answer)
+            if !hasCommitted(worker) {
+                do throws(WorkerFailure) { return try worker.report(to: takeover, within: budget, abort: abort) } catch {
+                    switch error {
+                    case .timedOut where hasCommitted(worker), .abortRequested where hasCommitted(worker): break
+                    default: throw error
+                    }
+                }
             }
+            return try worker.report(to: takeover, within: answer)
         } catch {
             throw trouble(error, worker, hasCommitted(worker) ? .grant : .load)
         }
@@ -313,9 +317,10 @@ final class HandoverRun {
         CommitWord(rawValue: resources.commitWord.load())?.generation == worker.generation
     }
 
-    func load(_ worker: Worker) throws(Trouble) {
+    /// `limit`: the blackout budget without one.
+    func load(_ worker: Worker, within limit: Duration? = nil) throws(Trouble) {
         host.hook(.load)
-        let report = try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: budget)
+        let report = try ask(worker, .load(length: checkpoint.length, digest: checkpoint.digest), .load, within: limit ?? budget)
         guard case .loaded(let began, let loaded) = report else { throw unexpected(report, .load, .incoming) }
         times.begin(.load, at: began)
         times.end(.load, at: loaded)

@@ -152,10 +152,12 @@ extension MachineController {
             return workerLost("its worker ended while no supervisor ran")
         }
         runner.continueAfterStop()
-        if !spec.passthroughDevices.isEmpty { orderAddresses(runner) }  // the earlier process may not have come to it
+        let unwritten = unwritten(life, runner)
+        // The earlier process may not have come to it; it ends the hurry of a handover as well.
+        if !spec.passthroughDevices.isEmpty || unwritten != nil { orderAddresses(runner) }
         host.events.append(.adopted, machine: spec.name, generation: Int(runner.generation), detail: runner.image.description.version)
         if life.last(where: { $0.kind == .worker })?.worker?.generation != Int(runner.generation) { note(.worker, runner) }
-        if let record = unwritten(life, runner) {
+        if let record = unwritten {
             lastHandover = record
             note(JournalRecord(.handoverEnded, at: Int(SystemClock.wall()), handover: record))
             host.events.append(.handover, machine: spec.name, generation: record.toGeneration, detail: record.reason, handover: record)
@@ -195,11 +197,14 @@ extension MachineController {
         let named = workers.first { $0.generation == word.generation }
         switch word.state {
         case .running:
-            guard let named, named.ended == nil else { return nil }
-            named.continueAfterStop()
-            // It may have been settled for a handover that nobody finishes; resume is idempotent.
-            _ = try? named.order(.resume, within: host.configuration.answerDeadline)
-            return named
+            if let named, named.ended == nil {
+                named.continueAfterStop()
+                // It may have been settled for a handover that nobody finishes; resume is idempotent.
+                _ = try? named.order(.resume, within: host.configuration.answerDeadline)
+            }
+            // It may also have been told to save: then the incoming worker, told to take over, may have been faster.
+            if let now = CommitWord(rawValue: resources.commitWord.load()), now != word { return finish(now, workers) }
+            return named?.ended == nil ? named : nil
         case .committed:
             for past in workers where past !== named { past.stop() }
             guard let named, named.ended == nil else { return takeForward(word, workers) }

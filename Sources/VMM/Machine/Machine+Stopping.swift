@@ -22,13 +22,19 @@ extension Machine {
             throw late(within: timeout)
         }
         let parked = ParkedVCPUs(self)
-        try finish(stop, within: Self.patience)
+        // However long: what is under way may end in a freeze, after which these vCPUs may not run. Whoever never ends is killed.
+        while !stop.done.wait(timeout: Self.patience) {}
+        if let failure = stop.failure { throw failure }
         return parked
     }
 
     /// The same on a machine that has never run: whatever happens, it does not run now either. There is no hurry: its threads share the CPUs
     /// with a guest that runs, and how long preparing may take is the supervisor's business.
-    func rehearse(_ stopping: Stopping) throws(VMMError) { try finish(begin(stopping), within: .seconds(60)) }
+    func rehearse(_ stopping: Stopping) throws(VMMError) {
+        let stop = begin(stopping)
+        guard stop.done.wait(timeout: .seconds(60)) else { throw VMMError("a vCPU's thread did not finish its work") }
+        if let failure = stop.failure { throw failure }
+    }
 
     /// Has each vCPU's thread leave the guest, do what it will do when it is stopped, and go on: seconds after it was last needed, code and
     /// memory have gone from a processor's caches, and fetching them takes longer than the work. No vCPU waits for another one. Whoever does
@@ -55,11 +61,6 @@ extension Machine {
             }
         }
         return stop
-    }
-
-    private func finish(_ stop: Stop, within limit: Duration) throws(VMMError) {
-        guard stop.done.wait(timeout: limit) else { throw VMMError("a vCPU's thread did not finish its work") }
-        if let failure = stop.failure { throw failure }
     }
 
     /// How long anything may take that a parked vCPU's thread does.

@@ -12,12 +12,15 @@ final class Loading: Sendable {
         let isPaused: Bool
     }
 
-    /// How far a worker came that took over, and what stopped it.
-    struct Outcome: Sendable {
-        var isTouched = false
-        var loaded: Loaded?
-        var committed: Int64 = 0
-        var failure: VMMError?
+    /// How far a worker came that was to take over.
+    enum Outcome: Sendable {
+        /// Nobody froze; the machine is as it was.
+        case untouched(VMMError)
+        /// It may be half restored.
+        case notLoaded(VMMError)
+        /// Loaded, but not to run: somebody else has won the word, or a failpoint says so.
+        case notWon(Loaded, VMMError)
+        case tookOver(Loaded, committed: Int64)
     }
 
     private let machine: Machine
@@ -59,23 +62,19 @@ final class Loading: Sendable {
     /// does all of it is the first vCPU's: between the outgoing worker's last step and the guest nobody else has to be woken.
     func takeOver(until deadline: Int64) throws(VMMError) -> Outcome {
         try machine.onFirstVCPU { [self] in
-            var outcome = Outcome()
-            do throws(VMMError) { try takeOver(until: deadline, &outcome) } catch { outcome.failure = error }
-            return outcome
+            guard let writer = commitment.waitForFreeze(until: deadline) else {
+                return .untouched(VMMError("there is nothing to take over: nobody has frozen"))
+            }
+            let loaded: Loaded
+            do throws(VMMError) { loaded = try load() } catch { return .notLoaded(error) }
+            guard commitment.commit(from: writer) else {
+                return .notWon(loaded, VMMError("it is too late: the commit word says \(commitment.said)"))
+            }
+            let committed = SystemClock.monotonic()
+            do throws(VMMError) { try win() } catch { return .notWon(loaded, error) }
+            if !loaded.isPaused { machine.release() }
+            return .tookOver(loaded, committed: committed)
         }
-    }
-
-    private func takeOver(until deadline: Int64, _ outcome: inout Outcome) throws(VMMError) {
-        guard let writer = commitment.waitForFreeze(until: deadline) else {
-            throw VMMError("there is nothing to take over: nobody has frozen")
-        }
-        outcome.isTouched = true
-        let loaded = try load()
-        outcome.loaded = loaded
-        guard commitment.commit(from: writer) else { throw VMMError("it is too late: the commit word says \(commitment.said)") }
-        outcome.committed = SystemClock.monotonic()
-        try win()
-        if !loaded.isPaused { machine.release() }
     }
 
     /// The last thing before the guest runs.

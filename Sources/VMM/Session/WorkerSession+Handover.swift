@@ -101,8 +101,7 @@ extension WorkerSession {
         try require(.prepared, for: "load")
         let loading = try startLoading()
         do throws(VMMError) { return note(try loading.load(length: length, digest: digest)) } catch {
-            noteFailedLoad()
-            try current().setPinned(false)
+            try noteFailedLoad()
             throw error
         }
     }
@@ -126,15 +125,22 @@ extension WorkerSession {
         let loading = try startLoading()
         SystemThread.setEagerness(.patient)  // the guest, when it runs, is not interrupted for the news
         defer { SystemThread.setEagerness(.ordinary) }
-        let outcome = try loading.takeOver(until: deadline)
-        if let loaded = outcome.loaded { _ = note(loaded) } else if outcome.isTouched { noteFailedLoad() } else { phase = .prepared }
-        if let failure = outcome.failure {
-            if outcome.committed == 0 { try current().setPinned(false) }
+        switch try loading.takeOver(until: deadline) {
+        case .untouched(let failure):
+            phase = .prepared
             throw failure
+        case .notLoaded(let failure):
+            try noteFailedLoad()
+            throw failure
+        case .notWon(let loaded, let failure):
+            _ = note(loaded)
+            if !isCommitted { try current().setPinned(false) }  // it ends elsewhere than where the guest runs
+            throw failure
+        case .tookOver(let loaded, let committed):
+            _ = note(loaded)
+            let firstRun = try awaitRunning(since: committed)
+            return .tookOver(began: loaded.began, loaded: loaded.loaded, committed: committed, firstRun: firstRun)
         }
-        guard let loaded = outcome.loaded else { throw VMMError("it did not run") }
-        let firstRun = try awaitRunning(since: outcome.committed)
-        return .tookOver(began: loaded.began, loaded: loaded.loaded, committed: outcome.committed, firstRun: firstRun)
     }
 
     private func startLoading() throws(VMMError) -> Loading {
@@ -156,9 +162,10 @@ extension WorkerSession {
     }
 
     /// Half restored: this worker is of no use any more.
-    private func noteFailedLoad() {
+    private func noteFailedLoad() throws(VMMError) {
         phase = .failed
         rehearsal = nil
+        try current().setPinned(false)
     }
 
     /// The vCPUs have been let go. When the first of them entered the guest; `granted` where an operator has paused it.

@@ -7,7 +7,8 @@ internal import Wire
 
 /// The worker's end of a session: takes orders one at a time, answers each once, and ends an overdue freeze by itself.
 ///
-/// Everything here happens on the main thread; from *settle* to *running* nothing else is waited for.
+/// Everything here happens on the main thread, which waits for vCPUs' threads where those save (``Saving``) or take over (``Loading``); from *settle* to
+/// *running* nothing else is waited for.
 final class WorkerSession {
     let image: WorkerImage
     /// The image's sections, as reading a checkpoint wants them.
@@ -122,7 +123,7 @@ final class WorkerSession {
     /// A grant follows commit within microseconds. Where it is missing for so long, the supervisor is dead or stopped.
     private static let grantPatience: Int64 = 250_000_000
 
-    private var isCommitted: Bool { phase == .loaded && commitment?.current == CommitWord(.committed, generation) }
+    var isCommitted: Bool { phase == .loaded && commitment?.current == CommitWord(.committed, generation) }
 
     /// The word says who runs; nobody needs the supervisor to be alive to find out.
     private func runIfCommittedAndForgotten() {
