@@ -56,7 +56,7 @@ def test_the_incoming_worker_is_stopped_before_commit_and_the_outgoing_one_runs_
     assert (done.code, done.error) == (4, "Aborted"), done
     assert "no answer within" in done.reason, done
     machine.assert_runs(gap_ms=4000)
-    assert not processes.is_alive(pid)
+    wait_until(lambda: not processes.is_alive(pid), "the incoming worker is gone")
     assert_good_upgrade(machine)
 
 

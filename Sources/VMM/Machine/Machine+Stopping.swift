@@ -47,7 +47,8 @@ extension Machine {
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
             }
         }
-        _ = stop.done.wait(timeout: limit)
+        if !stop.done.wait(timeout: limit), stop.abandon() { return }
+        while !stop.done.wait(timeout: Self.patience) {}
         if let failure = stop.failure { throw failure }
     }
 
@@ -82,6 +83,8 @@ private final class Stop: Sendable {
         static let open: UInt32 = 1
         /// Nobody waits for this any more.
         static let abandoned: UInt32 = 2
+        /// All have done their own; the last one does what is left.
+        static let ending: UInt32 = 3
     }
 
     private let running: Atomic<Int>
@@ -109,7 +112,7 @@ private final class Stop: Sendable {
             while gate.value == Gate.closed { gate.wait(while: Gate.closed) }
             return
         }
-        guard decide(Gate.open) else { return }
+        guard decide(Gate.closed, Gate.open) else { return }
         failures.catching(whenAllHaveStopped)
         gate.set(Gate.open)
     }
@@ -118,20 +121,23 @@ private final class Stop: Sendable {
     func finish(_ own: () throws(VMMError) -> Void, _ stopping: Machine.Stopping) {
         guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
         if failure == nil { failures.catching(own) }
-        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else { return }
+        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0, decide(Gate.open, Gate.ending) else { return }
         if failure == nil { failures.catching(stopping.whenAllAreDone) }
         done.arrive()
     }
 
     /// `false`: too late, all have stopped.
     func giveUp() -> Bool {
-        guard decide(Gate.abandoned) else { return false }
+        guard decide(Gate.closed, Gate.abandoned) else { return false }
         gate.set(Gate.abandoned)
         return true
     }
 
-    private func decide(_ value: UInt32) -> Bool {
-        decision.compareExchange(expected: Gate.closed, desired: value, ordering: .sequentiallyConsistent).exchanged
+    /// Of an open one: what a vCPU does late concerns nobody but itself. `false`: too late, the last one is at its end.
+    func abandon() -> Bool { decide(Gate.open, Gate.abandoned) }
+
+    private func decide(_ from: UInt32, _ value: UInt32) -> Bool {
+        decision.compareExchange(expected: from, desired: value, ordering: .sequentiallyConsistent).exchanged
     }
 }
 
