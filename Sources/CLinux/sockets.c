@@ -57,10 +57,10 @@ int cl_listen(const char *path, unsigned mode) {
     if (!lstat(path, &status) && S_ISSOCK(status.st_mode)) unlink(path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
-    mode_t before = umask(0777 & ~mode);
-    r = bind(fd, (struct sockaddr *)&address, sizeof address) ? -errno : 0;
-    umask(before);
-    if (!r && listen(fd, 64)) r = -errno;
+    // Linux gives the file what the socket has, less the umask. That belongs to the whole process, whose other threads make files too: it is left alone,
+    // and what it has taken away is added afterwards.
+    r = fchmod(fd, mode & 0777) || bind(fd, (struct sockaddr *)&address, sizeof address) ? -errno : 0;
+    if (!r && (chmod(path, mode & 0777) || listen(fd, 64))) r = -errno;
     if (r) {
         close(fd);
         return r;

@@ -43,10 +43,11 @@ def test_io_hold(start, tap, figures):
         status, said = guest.run(fio(options, f"--runtime={SECONDS}"), SECONDS + 60)
         assert status == 0, said
         usual = latency(guest)
-        status, said = guest.run(f"({fio(options, '--runtime=3600')} >/dev/null 2>&1; echo $? > /tmp/fio.status) & usleep 2000000; pidof fio")
+        status, said = guest.run(f"{fio(options, '--runtime=3600')} >/dev/null 2>&1 & echo $! > /tmp/fio.pid; usleep 2000000; kill -0 $(cat /tmp/fio.pid)")
         assert status == 0, said
         holds = [record["ioHoldNanoseconds"] / 1e6 for record in guest.alternate(HANDOVERS, 0.2)]
-        status, said = guest.run("killall -INT fio; while pidof fio >/dev/null; do usleep 100000; done; cat /tmp/fio.status", 60)
+        status, said = guest.run("kill -0 $(cat /tmp/fio.pid) && kill $(cat /tmp/fio.pid); usleep 2000000")
+        assert status == 0, said
         p50, p99 = percentile(holds, 50), percentile(holds, 99)
         figures(f"{name:24}{usual[0]:>16.2f}{usual[1]:>8.2f}{p50:>12.1f}{p99:>8.1f}{max(holds):>8.1f}   {p99 - usual[1]:+.1f}")
     guest.power_off()
