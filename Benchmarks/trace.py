@@ -32,7 +32,7 @@ PARTS = [
     ("wake: outgoing → incoming", 1, "save", "load_begin"),
     ("read the checkpoint, write the state", 2, "load_begin", "load"),
     ("commit", 2, "load", "run_begin"),
-    ("wake the vCPU's thread, its last MSRs", 2, "run_begin", "entered"),
+    ("let the vCPUs go, their last MSRs", 2, "run_begin", "entered"),
     ("KVM_RUN → the guest's first reading", 3, "entered", "gap_end"),
 ]
 UNATTRIBUTED = {"the guest's last reading of its TSC → out of KVM_RUN", "KVM_RUN → the guest's first reading"}
