@@ -22,7 +22,7 @@ package enum Order: Sendable, Equatable {
     /// ``WorkerFeature/takesOver``. Answer: `tookOver`.
     case takeOver(patienceNanoseconds: UInt64)
     /// Do once more, while the guest runs, what the blackout takes, so that it is in the processor's caches. A worker whose guest runs saves, for
-    /// nobody, and says on which CPU. A prepared one goes to this CPU, which the guest is about to leave, stays there until the grant, and loads
+    /// nobody, and says on which CPU. A prepared one goes to this CPU, which the guest is about to leave, stays there until it runs the guest, and loads
     /// what its rehearsal has saved. For images with the feature ``WorkerFeature/takesOver``. Answer: `practised`.
     case practise(cpu: UInt32?)
     /// Run. Answer: `running`.
