@@ -33,7 +33,7 @@ static void become(const struct cl_spawn *r) {
     syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
 
     cl_thread_slice(0, 0);                                  // not that of the thread that starts it
-    if (r->new_session) syscall(SYS_setsid);
+    if (r->own_group) syscall(SYS_setpgid, 0, 0);
     if (r->memlock >= 0) {
         struct rlimit limit = { (rlim_t)r->memlock, (rlim_t)r->memlock };
         if (syscall(SYS_setrlimit, RLIMIT_MEMLOCK, &limit) < 0) return;

@@ -56,7 +56,7 @@ package struct KeeperLoop: ~Copyable {
                 descriptors: try standardStreams() + [batondEnd])
             request.environment = ProcessEnvironment.passedOn
             request.noNewPrivileges = false  // batond regains the bounding set at exec and then locks itself
-            request.newSession = false
+            request.ownGroup = false
             request.keepsCapabilities = true
             let batond = try request.spawn(executing: image)
             return serve(socket, batond)

@@ -103,7 +103,9 @@ package struct SpawnRequest: Sendable {
     /// RLIMIT_MEMLOCK in bytes.
     package var memoryLock: Int?
     package var noNewPrivileges = true
-    package var newSession = true
+    /// A process group of its own, so that a terminal's signals do not reach it. Not a session: where sched_autogroup is on, each is a group of the
+    /// scheduler's, and the two workers of a handover would compete as such (docs/decisions/0047).
+    package var ownGroup = true
     package var keepsCapabilities = false
 
     package init(arguments: [String], descriptors: [SharedDescriptor]) {
@@ -129,7 +131,7 @@ package struct SpawnRequest: Sendable {
                     unsafe request.gid = gid.map(Int64.init) ?? -1
                     unsafe request.memlock = memoryLock.map(Int64.init) ?? -1
                     unsafe request.no_new_privileges = noNewPrivileges ? 1 : 0
-                    unsafe request.new_session = newSession ? 1 : 0
+                    unsafe request.own_group = ownGroup ? 1 : 0
                     unsafe request.keep_capabilities = keepsCapabilities ? 1 : 0
                     return unsafe cl_spawn(&request, &pidfd)
                 }

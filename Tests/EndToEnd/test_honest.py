@@ -9,6 +9,7 @@ import pytest
 
 from support import processes, programs
 from support.control import Control
+from support.machine import Machine
 from support.processes import wait_until
 
 pytestmark = pytest.mark.kvm
@@ -108,6 +109,26 @@ def test_machines_of_any_number_of_vcpus_are_handed_over(machines, images, vcpus
     committed(machine.rollback())
     assert len(machine.evidence.beats()) == vcpus
     machine.assert_runs()
+
+
+def test_vcpus_that_crowd_on_their_cpus_do_not_starve_the_incoming_worker(supervisor, images):
+    """Eight that halt and wake a thousand times a second, on two CPUs that they share with the worker that is built up (docs/decisions/0047)."""
+    machine = Machine(supervisor, "crowd", vcpus=8, cmdline="halt=1 timer=deadline")
+    cpus = sorted(os.sched_getaffinity(0))[-2:]
+    machine.spec["vcpu-affinity"] = [[cpus[index % len(cpus)]] for index in range(8)]
+    machine.run()
+    for number in range(12):
+        committed(machine.upgrade((images.next, images.honest)[number % 2]))
+    machine.assert_runs()
+    machine.evidence.close()
+
+
+def test_a_terminals_signals_reach_no_worker(machine, supervisor, images):
+    """Each worker is a process group of its own; a group, not a session, of which the scheduler may make groups of tasks."""
+    for image in (images.next, images.honest):
+        assert os.getpgid(machine.pid) == machine.pid
+        assert os.getsid(machine.pid) == os.getsid(supervisor.batond)
+        committed(machine.upgrade(image))
 
 
 def test_a_soak_without_trouble_ends_the_upgrade(machines, images):

@@ -20,7 +20,7 @@ package struct WorkerUsers: Sendable {
     /// Makes `request` start without privileges, under the user of that slot and generation.
     func restrict(_ request: inout SpawnRequest, slot: Int, generation: UInt32) {
         request.noNewPrivileges = true
-        request.newSession = true
+        request.ownGroup = true
         request.keepsCapabilities = false
         if let uid = uid(slot: slot, generation: generation) {
             request.uid = uid
