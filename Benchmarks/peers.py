@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import qemu
-from measuring import NOTED, Rig
+from measuring import NOTED, NOTED_OF_SEVERAL, Rig
 from support import clocks, processes, programs
 from support.control import CallFailed
 from support.evidence import Evidence
@@ -35,13 +35,14 @@ class Floor:
     per_round = 4
 
     def __init__(self, memory_mib, vcpus, cpus, options=""):
+        self.noted = NOTED if vcpus == 1 else NOTED_OF_SEVERAL
         self.command = [FLOOR, programs.HEARTBEAT, memory_mib, vcpus, f"vcpus={vcpus} periodic-us=500000 touch-mib={memory_mib} report-ms=1000 {options}", *cpus]
 
     def __enter__(self):
         self.process = subprocess.Popen([str(word) for word in self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
         self.evidence = Evidence(self.process.pid)
-        clocks.note_gaps_over(self.evidence, NOTED)
+        clocks.note_gaps_over(self.evidence, self.noted)
         return self
 
     def __exit__(self, *_):
