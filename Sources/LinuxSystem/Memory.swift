@@ -157,8 +157,9 @@ package struct SharedWord: @unchecked Sendable {
     package func load() -> UInt64 { unsafe cl_load64(address) }
     package func store(_ value: UInt64) { unsafe cl_store64(address, value) }
 
-    /// Wakes whoever waits for the word to change, in any process (futex(2)).
-    package func wake() { _ = unsafe cl_word_wake(address) }
+    /// Wakes whoever waits for the word to change, in any process (futex(2)). Returns how many did.
+    @discardableResult
+    package func wake() -> Int { max(0, Int(unsafe cl_word_wake(address))) }
 
     /// Waits while the low 32 bits are those of `value`, at most `timeout`. May return early.
     package func wait(while value: UInt64, timeout: Duration) { _ = unsafe cl_word_wait(address, value, max(0, timeout.nanoseconds)) }

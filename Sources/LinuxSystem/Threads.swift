@@ -129,6 +129,9 @@ package final class Futex: @unchecked Sendable {
         _ = unsafe cl_futex_wake(word, .max)
     }
 
+    /// Wakes every waiter.
+    package func wake() { _ = unsafe cl_futex_wake(word, .max) }
+
     /// Waits while the word holds `value`, at most `timeout` (`nil`: for ever). May return early.
     package func wait(while value: UInt32, timeout: Duration? = nil) {
         _ = unsafe cl_futex_wait(word, value, timeout?.nanoseconds ?? -1)

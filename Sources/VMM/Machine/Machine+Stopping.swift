@@ -10,8 +10,8 @@ extension Machine {
         let whenAllHaveStopped: @Sendable () throws(VMMError) -> Void
         /// For each, after that.
         let onEach: @Sendable (VCPUThread, Int) throws(VMMError) -> Void
-        /// Once, after all of that.
-        let whenAllAreDone: @Sendable () throws(VMMError) -> Void
+        /// Once, after all of that. Returns whether another worker goes on: then nobody hurries to know.
+        let whenAllAreDone: @Sendable () throws(VMMError) -> Bool
     }
 
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
@@ -93,7 +93,7 @@ private final class Stop: Sendable {
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
     /// Opened when the last one is done.
-    let done = Latch(wakes: false)
+    let done = Latch(glance: .milliseconds(1))
 
     /// `isOpen`: nobody waits for others.
     init(of count: Int, isOpen: Bool = false) {
@@ -122,8 +122,9 @@ private final class Stop: Sendable {
         guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
         if failure == nil { failures.catching(own) }
         guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0, decide(Gate.open, Gate.ending) else { return }
-        if failure == nil { failures.catching(stopping.whenAllAreDone) }
-        done.arrive()
+        var isAwaited = false
+        if failure == nil { failures.catching { () throws(VMMError) in isAwaited = try stopping.whenAllAreDone() } }
+        done.arrive(quietly: isAwaited)
     }
 
     /// `false`: too late, all have stopped.

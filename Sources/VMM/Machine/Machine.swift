@@ -124,31 +124,41 @@ final class Machine: Sendable {
         threads.count { $0.isAlive(within: timeout) }
     }
 
-    /// Does something for every vCPU at once, on their threads, and waits for all; for the first one on the calling thread, which would only
-    /// wait. The vCPUs are parked: their threads do nothing else.
-    func onEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
+    /// Does something once for every vCPU and waits for all. The calling thread begins with the first one, which would only wait, the others with
+    /// their own, and whoever is done goes on with one that nobody has begun: a thread that waits for its CPU holds nobody up. The vCPUs are
+    /// parked: their threads do nothing else.
+    func forEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
         let threads = threads
-        guard let first = threads.first else { return }
+        let claims = threads.map { _ in Claim() }
         let failures = FailureBox()
-        latch.close(for: threads.count - 1)
-        for (index, thread) in threads.enumerated().dropFirst() {
-            thread.perform { _ in failures.catching { () throws(VMMError) in try body(thread, index) } }
+        let latch = latch
+        let work: @Sendable (Int) -> Void = { own in
+            for offset in threads.indices {
+                let index = (own + offset) % threads.count
+                guard claims[index].take() else { continue }
+                failures.catching { () throws(VMMError) in try body(threads[index], index) }
+                latch.arrive()
+            }
         }
-        failures.catching { () throws(VMMError) in try body(first, 0) }
+        latch.close(for: threads.count)
+        for (index, thread) in threads.enumerated().dropFirst() { thread.park { _ in work(index) } }
+        work(0)
         guard latch.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = failures.value { throw failure }
     }
 
-    /// Does something on the first vCPU's thread, which like all others is parked, and waits for it.
-    func onFirstVCPU<Value: Sendable>(_ body: @escaping @Sendable () throws(VMMError) -> Value) throws(VMMError) -> Value {
+    /// Does something on the first vCPU's thread, which like all others is parked, and waits for it; patiently where the outcome `isPatient`.
+    func onFirstVCPU<Value: Sendable>(
+        isPatient: @escaping @Sendable (Value) -> Bool = { _ in false }, _ body: @escaping @Sendable () throws(VMMError) -> Value
+    ) throws(VMMError) -> Value {
         let result = Mutex<Result<Value, VMMError>?>(nil)
-        let done = Latch(wakes: false)
+        let done = Latch(glance: .milliseconds(1))
         done.close(for: 1)
         guard let first = threads.first else { throw VMMError("there are no vCPUs") }
         first.park { _ in
             let outcome = Result { () throws(VMMError) in try body() }
             result.withLock { $0 = outcome }
-            done.arrive()
+            done.arrive(quietly: (try? outcome.get()).map(isPatient) ?? false)
         }
         while !done.wait(timeout: .seconds(60)) {}
         guard let outcome = result.withLock({ $0 }) else { throw VMMError("vCPU 0 has no result") }
@@ -163,6 +173,13 @@ final class Machine: Sendable {
         ending.withLock { $0 = carried }
         event.signal()
     }
+}
+
+/// One of several threads does a thing: the first one to take this.
+private final class Claim: Sendable {
+    private let isTaken = Atomic(false)
+
+    func take() -> Bool { !isTaken.exchange(true, ordering: .sequentiallyConsistent) }
 }
 
 extension Machine: ExitHandler {

@@ -6,10 +6,11 @@ internal import LinuxSystem
 internal import SystemPackage
 internal import Wire
 
-/// A checkpoint of a machine, verified and decoded whole before anything of it is used.
+/// A checkpoint of a machine, verified whole before anything of it is used. All but the vCPUs' state is decoded, too: whoever restores a vCPU
+/// decodes what it needs, beside the others.
 struct DecodedCheckpoint: Sendable {
+    private let reader: CheckpointReader
     let machine: MachineState
-    let vcpus: [VCPUState]
     let clock: ClockState
     let chips: [[UInt8]]
     let devices: DecodedDevices
@@ -23,16 +24,8 @@ struct DecodedCheckpoint: Sendable {
     ) throws(CheckpointError) {
         let blueprint = target.blueprint
         let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
-        let reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
+        reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
         machine = try reader.decode(MachineSections.machine) { reader, _ throws(WireError) in try MachineState(from: &reader) }
-        var vcpus: [VCPUState] = []
-        for index in 0..<blueprint.vcpus {
-            vcpus.append(
-                try reader.decode(MachineSections.cpu, instance: UInt32(index)) { reader, _ throws(WireError) in
-                    try VCPUState(from: &reader)
-                })
-        }
-        self.vcpus = vcpus
         clock = try reader.decode(MachineSections.clock) { reader, _ throws(WireError) in try ClockState(from: &reader) }
         chips = try reader.decode(MachineSections.interruptControllers) { reader, _ throws(WireError) in
             var chips: [[UInt8]] = []
@@ -48,6 +41,10 @@ struct DecodedCheckpoint: Sendable {
         }
         devices = try target.devices.decode(reader)
     }
+
+    func vcpu(_ index: Int) throws(CheckpointError) -> VCPUState {
+        try reader.decode(MachineSections.cpu, instance: UInt32(index)) { reader, _ throws(WireError) in try VCPUState(from: &reader) }
+    }
 }
 
 extension Machine {
@@ -57,9 +54,9 @@ extension Machine {
             throw VMMError(
                 "the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
         }
-        try onEveryVCPU { thread, index throws(VMMError) in
+        try forEveryVCPU { thread, index throws(VMMError) in
             let io = self.stateIO[index]
-            let state = saved.vcpus[index]
+            let state = try doing("checkpoint") { () throws(CheckpointError) in try saved.vcpu(index) }
             try io.restore(state, to: thread.vcpu)
             thread.beforeRunning { vcpu throws(VMMError) in try io.finishRestoring(state, to: vcpu) }
         }

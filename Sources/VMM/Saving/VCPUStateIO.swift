@@ -22,7 +22,6 @@ package final class VCPUStateIO: Sendable {
 
     private let rooms: [Room]
     private let msrs: [MSRBuffer]
-    private let deadline: MSRBuffer?
     /// What is being restored: another image may have saved other MSRs than this one saves.
     private let restoring = MSRBuffer()
     private let hasOffset: Bool
@@ -34,11 +33,10 @@ package final class VCPUStateIO: Sendable {
             let size = vm.size(of: part)
             return size > 0 ? Room(part: part, buffer: KernelBuffer(count: size)) : nil
         }
-        let others = plan.saved.filter { $0 != MSRPlan.tscDeadline }
-        msrs = stride(from: 0, to: others.count, by: MSRBuffer.maximumCount).map {
-            MSRBuffer(others[$0..<min($0 + MSRBuffer.maximumCount, others.count)])
+        let indices = Self.deadlineLast(plan.saved) { $0 }
+        msrs = stride(from: 0, to: indices.count, by: MSRBuffer.maximumCount).map {
+            MSRBuffer(indices[$0..<min($0 + MSRBuffer.maximumCount, indices.count)])
         }
-        deadline = plan.saved.contains(MSRPlan.tscDeadline) ? MSRBuffer([MSRPlan.tscDeadline]) : nil
         hasOffset = (try? vcpu.tscOffset()) != nil
         tscKHz = Atomic((try? vcpu.tscKHz()) ?? 0)
     }
@@ -69,9 +67,8 @@ package final class VCPUStateIO: Sendable {
         parts.reserveCapacity(rooms.count)
         for part in Self.savingOrder { try read(part, of: vcpu, into: &parts) }
         var values: [VCPUState.MSR] = []
-        values.reserveCapacity(msrs.reduce(1) { $0 + $1.count })
+        values.reserveCapacity(msrs.reduce(0) { $0 + $1.count })
         for chunk in msrs { try read(chunk, of: vcpu, into: &values) }
-        if let deadline { try read(deadline, of: vcpu, into: &values) }
         let offset = hasOffset ? try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } : nil
         var frequency = tscKHz.load(ordering: .relaxed)
         if frequency == 0 { frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() } }
@@ -157,13 +154,19 @@ package final class VCPUStateIO: Sendable {
         try doing("restoring \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(part, from: buffer) }
     }
 
-    /// TSC offset after the other MSRs; the deadline last, since KVM ignores it unless the APIC is in deadline mode already.
+    /// After the APIC, which must be in deadline mode already, or KVM ignores the deadline; and that as the last, by the TSC as it will be.
     private func restoreMSRs(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        try write(state.msrs, to: vcpu) { $0 != MSRPlan.tscDeadline && !MSRPlan.isGuestStructure($0) }
         if let offset = state.tscOffset {
             try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
         }
-        try write(state.msrs, to: vcpu) { $0 == MSRPlan.tscDeadline }
+        try write(Self.deadlineLast(state.msrs) { $0.index }, to: vcpu) { !MSRPlan.isGuestStructure($0) }
+    }
+
+    private static func deadlineLast<Element>(_ msrs: [Element], _ index: (Element) -> UInt32) -> [Element] {
+        guard let deadline = msrs.firstIndex(where: { index($0) == MSRPlan.tscDeadline }), deadline != msrs.endIndex - 1 else { return msrs }
+        var msrs = msrs
+        msrs.append(msrs.remove(at: deadline))
+        return msrs
     }
 
     /// Writes what makes KVM write to guest memory. After the commit, on the vCPU's thread, before its first run.

@@ -17,11 +17,10 @@ struct Commitment {
     /// What the word says, for people.
     var said: String { current.map(\.description) ?? "nothing" }
 
-    /// running → frozen, as saved is said. Wakes the incoming worker, if it waits for that.
-    func freeze() -> Bool {
-        guard change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) else { return false }
-        word.wake()
-        return true
+    /// running → frozen, as saved is said. Returns whether somebody waited for that, to take over; `nil` where it was lost.
+    func freeze() -> Bool? {
+        guard change(CommitWord(.running, generation), to: CommitWord(.frozen, generation)) else { return nil }
+        return word.wake() > 0
     }
 
     /// Waits until an earlier generation has frozen, and perhaps been committed away from already, at most until `deadline`

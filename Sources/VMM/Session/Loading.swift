@@ -21,6 +21,8 @@ final class Loading: Sendable {
         /// Loaded, but not to run: somebody else has won the word, or a failpoint says so.
         case notWon(Loaded, VMMError)
         case tookOver(Loaded, committed: Int64)
+
+        var isTakenOver: Bool { if case .tookOver = self { true } else { false } }
     }
 
     private let machine: Machine
@@ -61,7 +63,7 @@ final class Loading: Sendable {
     /// Waits for the freeze, loads, commits and has the vCPUs run; whoever calls this waits for that by ``Machine/awaitRunning()``. The thread that
     /// does all of it is the first vCPU's: between the outgoing worker's last step and the guest nobody else has to be woken.
     func takeOver(until deadline: Int64) throws(VMMError) -> Outcome {
-        try machine.onFirstVCPU { [self] in
+        try machine.onFirstVCPU(isPatient: \.isTakenOver) { [self] in
             guard let writer = commitment.waitForFreeze(until: deadline) else {
                 return .untouched(VMMError("there is nothing to take over: nobody has frozen"))
             }

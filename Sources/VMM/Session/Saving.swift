@@ -79,10 +79,12 @@ final class Saving: Sendable {
             },
             whenAllAreDone: { () throws(VMMError) in
                 take(try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false))
+                return false
             })
     }
 
-    private func write() throws(VMMError) {
+    /// Returns whether the incoming worker has been woken.
+    private func write() throws(VMMError) -> Bool {
         let bytes = try machine.collect(
             from: room, writer: image.version, generation: commitment.generation, versions: versions, isPaused: isPaused)
         if bytes.count > checkpoint.length { throw VMMError("the checkpoint has \(bytes.count) bytes, its memory \(checkpoint.length)") }
@@ -90,7 +92,10 @@ final class Saving: Sendable {
         let saved = SystemClock.monotonic()  // what comes next may give this CPU to the incoming worker
         if saved >= end { throw VMMError("stopping and saving took longer than the blackout budget") }
         done.withLock { ($0.saved, $0.length) = (saved, bytes.count) }
-        guard commitment.freeze() else { throw VMMError("the commit word says \(commitment.said), not running(\(commitment.generation))") }
+        guard let isAwaited = commitment.freeze() else {
+            throw VMMError("the commit word says \(commitment.said), not running(\(commitment.generation))")
+        }
+        return isAwaited
     }
 
     /// What the supervisor is told when it is done.

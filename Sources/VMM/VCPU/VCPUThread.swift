@@ -120,14 +120,6 @@ final class VCPUThread: Sendable {
         }
     }
 
-    /// Does `work` on the vCPU's thread, which must be parked. Arrives when done.
-    func perform(_ work: @escaping Work) {
-        post {
-            $0.work = work
-            $0.orders += 1
-        }
-    }
-
     /// What is left to do, once, when the vCPU is about to run. `nil`: nothing any more.
     func beforeRunning(_ finishing: Finishing?) { mail.withLock { $0.beforeRunning = finishing } }
 
@@ -168,13 +160,10 @@ final class VCPUThread: Sendable {
     private func post(_ write: (inout Mail) -> Void) {
         mail.withLock { write(&$0) }
         // After the lock is free: whoever wakes takes it at once.
-        letters.set(posted.add(1, ordering: .sequentiallyConsistent).newValue)
-        kick()
-    }
-
-    private func kick() {
+        letters.store(posted.add(1, ordering: .sequentiallyConsistent).newValue)
         vcpu.requestExit()
-        if state == .running { thread.withLock { $0?.kick() } }
+        // One of them: a thread that changes its state now looks for letters before it waits or enters the guest.
+        if state == .running { thread.withLock { $0?.kick() } } else { letters.wake() }
     }
 
     /// Whether the thread answers a kick in time. Guest progress is not required.
