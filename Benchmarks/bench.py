@@ -79,7 +79,7 @@ def compare(context, rounds):
         add("the floor", lambda: peers.Floor(MEMORY, 1, pinned))
         supervisor = stack.enter_context(Supervisor(context.images))
         add("Baton", lambda: context.baton(supervisor, MEMORY, 1))
-        for number, (label, command, mode, why) in enumerate(context.programs):
+        for number, (label, command, mode, why) in enumerate(peers.programs_of_qemu()):
             if command:
                 add(label, lambda: peers.Qemu(command, mode, directory / f"qemu-{number}", MEMORY, 1, pinned, context.trace))
             else:
@@ -139,7 +139,7 @@ def run(options):
     peers.make_floor()
     with tracing() as (trace, reason), place() as directory:
         times = processor_times()
-        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), peers.programs_of_qemu(), progress.show, options.long, options.machines, options.vcpus)
+        context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), progress.show, options.long, options.machines, options.vcpus)
         if reason:
             about["no_tracepoints"] = reason
         if "compare" in wanted:

@@ -73,7 +73,8 @@ def _sizes(result):
             first, last = _p50(vcpus, counts[0], who), _p50(vcpus, counts[-1], who)
             return None if None in (first, last) else (last - first) / (int(counts[-1]) - int(counts[0]))
         ours, floor = growth("baton"), growth("floor")
-        figure = f"{duration(ours)} per vCPU from {counts[0]} to {counts[-1]}, the floor {duration(floor)}"
+        each = ", ".join(f"{count}: {duration(_p50(vcpus, count, 'baton'))} ({duration(_p50(vcpus, count, 'floor'))})" for count in counts)
+        figure = f"{duration(ours)} per vCPU from {counts[0]} to {counts[-1]}, the floor {duration(floor)}; {each}"
         rows.append(_row("1 → 16 halted vCPUs with a tick", "grows no faster than the floor", figure, None if None in (ours, floor) else ours <= floor, "16" in counts))
     else:
         rows.append(_row("1 → 16 halted vCPUs with a tick", "grows no faster than the floor", "–", None))

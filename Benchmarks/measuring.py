@@ -6,17 +6,29 @@ import threading
 import time
 
 import kernel_trace
+from figures import percentile
 from support import clocks, processes
 from support.control import CallFailed, Control
 from support.machine import Machine
 
 # How long the guest's speed is taken before each event, and the window in which it must have half of it again.
 BASELINE, WINDOW = 50_000_000, 5_000_000
-# A gap shorter than this is no stop: near the guest's own work between two readings of the TSC; where vCPUs share CPUs, a tick of another one's.
-NOTED, NOTED_OF_SEVERAL = 120_000, 300_000
+# A gap shorter than this is no stop: near the guest's own work between two readings of the TSC.
+NOTED = 120_000
 PARTS = ["park", "save", "load", "commit", "running"]
 # What one process does and another waits for: (name, end of the step before it, beginning of the one after).
 MESSAGES = [("saved → load", ("save", "end"), ("load", "begin"))]
+
+
+def noted(evidence):
+    """From which length on a guest that has the CPUs to itself is to remember gaps: where its vCPUs share them, a tick of one is a gap of another, and
+    sixteen of those would be all it remembers."""
+    usual = []
+    for _ in range(15):
+        evidence.reset_gaps()
+        time.sleep(0.02)
+        usual.append(max(gap.ns for gap in clocks.gaps(evidence)))
+    return max(NOTED, 3 * percentile(usual, 50) // 2)
 
 
 class Speed(threading.Thread):
@@ -85,7 +97,7 @@ class Rig:
     def __enter__(self):
         self.machine.run(30 + self.memory_mib // 20)  # it touches all of it first
         self.evidence = self.machine.evidence
-        clocks.note_gaps_over(self.evidence, NOTED if self.vcpus == 1 else NOTED_OF_SEVERAL)
+        clocks.note_gaps_over(self.evidence, NOTED)
         return self
 
     def __exit__(self, *_):

@@ -2,6 +2,7 @@
 
 Each can be paused, so that only one of them has the processors; `sample()` is one handover with what the guest saw of it.
 """
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import subprocess
 import time
 
 import qemu
-from measuring import NOTED, NOTED_OF_SEVERAL, Rig
+from measuring import NOTED, Rig
 from support import clocks, processes, programs
 from support.control import CallFailed
 from support.evidence import Evidence
@@ -35,14 +36,13 @@ class Floor:
     per_round = 4
 
     def __init__(self, memory_mib, vcpus, cpus, options=""):
-        self.noted = NOTED if vcpus == 1 else NOTED_OF_SEVERAL
         self.command = [FLOOR, programs.HEARTBEAT, memory_mib, vcpus, f"vcpus={vcpus} periodic-us=500000 touch-mib={memory_mib} report-ms=1000 {options}", *cpus]
 
     def __enter__(self):
         self.process = subprocess.Popen([str(word) for word in self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
         self.evidence = Evidence(self.process.pid)
-        clocks.note_gaps_over(self.evidence, self.noted)
+        clocks.note_gaps_over(self.evidence, NOTED)
         return self
 
     def __exit__(self, *_):
@@ -139,8 +139,9 @@ class Qemu(qemu.Qemu):
         return self.stop_in_place()
 
 
+@functools.cache
 def programs_of_qemu():
-    """[(label, command or None, mode, why it is missing)], in the order of the tables."""
+    """[(label, command or None, mode, why it is missing)], in the order of the tables. Makes what is missing when it is asked for first."""
     found = []
     wanted = [("QEMU 10.0", qemu.installed, "cpr-transfer"), ("QEMU 11.1", qemu.newest, "cpr-transfer"), ("QEMU 11.1", qemu.newest, "cpr-exec")]
     for name, program, mode in wanted:

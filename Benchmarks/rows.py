@@ -12,6 +12,7 @@ import threading
 import time
 
 import kernel_trace
+import measuring
 import peers
 from figures import percentile, spread
 from support import clocks, processes
@@ -28,7 +29,6 @@ class Context:
     images: object
     trace: object
     cpus: list
-    programs: list  # as peers.programs_of_qemu
     say: object
     long: bool = False
     machines: int = 16
@@ -39,7 +39,8 @@ class Context:
 
     def qemu(self, directory, memory, vcpus, mode="cpr-transfer", newest=True, options=""):
         """The newest QEMU there is with this mode."""
-        for _, command, its, why in reversed(self.programs) if newest else self.programs:
+        programs = peers.programs_of_qemu()
+        for _, command, its, why in reversed(programs) if newest else programs:
             if command and its == mode:
                 return peers.Qemu(command, mode, directory, memory, vcpus, peers.pin(vcpus, self.cpus), self.trace, options)
         raise peers.Missing("no QEMU")
@@ -109,7 +110,14 @@ def vcpu_counts(context, counts, count):
     for number in counts:
         with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, number, options) as baton, \
                 peers.Floor(64, number, peers.pin(number, context.cpus), options) as floor:
-            both = alternate({"baton": baton, "floor": floor}, count, context.say, f"{number} vCPUs")
+            both = {"baton": baton, "floor": floor}
+            for thing in both.values():
+                thing.pause()
+            for thing, evidence in ((baton, baton.rig.evidence), (floor, floor.evidence)):
+                thing.resume()
+                clocks.note_gaps_over(evidence, measuring.noted(evidence))
+                thing.pause()
+            both = alternate(both, count, context.say, f"{number} vCPUs")
             found[str(number)] = {
                 "baton": stop_gaps(both["baton"]), "floor": stop_gaps(both["floor"]),
                 "baton_kernel": spread([sample.get("kernel") for sample in both["baton"]]),

@@ -8,11 +8,24 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// A process group of its own, no controlling terminal, and no SIGHUP when its group is orphaned while it is stopped.
+static void leave_terminal(void) {
+    syscall(SYS_setpgid, 0, 0);
+    long terminal = syscall(SYS_openat, AT_FDCWD, "/dev/tty", O_RDWR | O_CLOEXEC | O_NONBLOCK, 0);
+    if (terminal >= 0) {
+        syscall(SYS_ioctl, terminal, TIOCNOTTY, 0);
+        syscall(SYS_close, terminal);
+    }
+    struct { unsigned long handler, flags, restorer, mask; } ignored = { (unsigned long)SIG_IGN, 0, 0, 0 };
+    syscall(SYS_rt_sigaction, SIGHUP, &ignored, NULL, 8);
+}
 
 // Runs in the child, between clone and execveat, in the parent's memory: raw system calls only, since glibc's wrappers act for all of the
 // parent's threads, and nothing is written but this stack.
@@ -33,7 +46,7 @@ static void become(const struct cl_spawn *r) {
     syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
 
     cl_thread_slice(0, 0);                                  // not that of the thread that starts it
-    if (r->own_group) syscall(SYS_setpgid, 0, 0);
+    if (r->own_group) leave_terminal();
     if (r->memlock >= 0) {
         struct rlimit limit = { (rlim_t)r->memlock, (rlim_t)r->memlock };
         if (syscall(SYS_setrlimit, RLIMIT_MEMLOCK, &limit) < 0) return;

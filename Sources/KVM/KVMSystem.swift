@@ -30,6 +30,7 @@ package struct Capability: Sendable, Equatable {
     package static let sregs2 = Capability(200)
     package static let xsave2 = Capability(208)
     package static let tripleFaultEvent = Capability(218)
+    package static let maskedPMUEvents = Capability(226)
 }
 
 /// `/dev/kvm`, opened by somebody else: what KVM offers, and the place where VMs are made.

@@ -123,12 +123,40 @@ def test_vcpus_that_crowd_on_their_cpus_do_not_starve_the_incoming_worker(superv
     machine.evidence.close()
 
 
-def test_a_terminals_signals_reach_no_worker(machine, supervisor, images):
-    """Each worker is a process group of its own; a group, not a session, of which the scheduler may make groups of tasks."""
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), termios.TIOCSCTTY, 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_terminal_that_the_supervisor_was_started_from_is_not_the_workers(supervisors, images):
+    """Ctrl-C ends keeper and batond, not the guest; and a worker is in their session, of which the scheduler may make one group of tasks."""
+    ours, theirs = os.openpty()
+    supervisor = supervisors(prefix=(sys.executable, "-c", ON_A_TERMINAL, os.ttyname(theirs)))
+    machine = Machine(supervisor).run()
     for image in (images.next, images.honest):
-        assert os.getpgid(machine.pid) == machine.pid
-        assert os.getsid(machine.pid) == os.getsid(supervisor.batond)
+        worker, batond = machine.pid, supervisor.batond
+        assert os.getpgid(worker) == worker != os.getpgid(batond)
+        assert os.getsid(worker) == os.getsid(batond)
+        assert terminal_of(batond) and not terminal_of(worker)
+        assert int(processes.status(worker)["SigIgn"], 16) & 1, "SIGHUP is not ignored"
         committed(machine.upgrade(image))
+    worker = machine.pid
+    os.write(ours, b"\x03")
+    supervisor.keeper.wait(processes.PATIENCE)
+    assert list(machine.workers.values()) == [worker]
+    machine.evidence.wait_progress()
+    machine.evidence.close()
+    os.close(ours)
+    os.close(theirs)
+
+
+def terminal_of(pid):
+    """The device number of a process's controlling terminal, 0 without one (proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[4])
 
 
 def test_a_soak_without_trouble_ends_the_upgrade(machines, images):

@@ -13,7 +13,7 @@ struct cl_spawn {
     int64_t uid, gid;               // CL_KEEP_ID leaves them; otherwise supplementary groups are dropped too
     int64_t memlock;                // bytes of RLIMIT_MEMLOCK; -1 leaves the limit
     int no_new_privileges;
-    int own_group;                  // setpgid: terminal signals do not reach it
+    int own_group;                  // setpgid, TIOCNOTTY: no terminal, and its signals do not reach it
     int keep_capabilities;          // 0 clears ambient and inheritable sets
 };
 // The child's pid, its pidfd in *pidfd. The child reports nothing: a failed exec ends it with status 127.

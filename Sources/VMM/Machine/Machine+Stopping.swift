@@ -93,7 +93,7 @@ private final class Stop: Sendable {
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
     /// Opened when the last one is done.
-    let done = Latch(glance: .milliseconds(1))
+    let done = Latch(glance: .microseconds(200))
 
     /// `isOpen`: nobody waits for others.
     init(of count: Int, isOpen: Bool = false) {

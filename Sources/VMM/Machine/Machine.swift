@@ -17,6 +17,9 @@ final class Machine: Sendable {
     let dmaSpaces: [DMASpace]
     let association = Association()
     private let vcpus: [VCPU]
+    /// Whether any thread may restore any vCPU. KVM before Linux 6.2 ties a counter of the guest's PMU to the thread that sets its MSR; this capability
+    /// came soon after (6.3).
+    private let takesStateFromAnyThread: Bool
     private let threadList = Mutex<[VCPUThread]>([])
     let latch = Latch()
     /// Readable when the guest has ended.
@@ -30,6 +33,7 @@ final class Machine: Sendable {
         vm = parts.vm
         memory = parts.memory
         vcpus = parts.vcpus
+        takesStateFromAnyThread = parts.vm.value(of: .maskedPMUEvents) > 0
         devices = parts.devices
         tscKHz = parts.tscKHz
         dmaSpaces = parts.dmaSpaces
@@ -83,13 +87,13 @@ final class Machine: Sendable {
 
     /// Runs the devices, as the vCPUs do. CLOCK_MONOTONIC just before the first of them entered the guest.
     func awaitRunning() -> Int64 {
-        if isEnded { return SystemClock.monotonic() }
-        devices.resume()
+        let hasEnded = isEnded
+        if !hasEnded { devices.resume() }
         // A vCPU's thread that says it is about to run is not interrupted by who hears it.
         SystemThread.setEagerness(.patient)
-        _ = latch.wait(timeout: .seconds(1))
+        _ = latch.wait(timeout: .seconds(1))  // also where one has ended the guest since, and others are still on their way
         SystemThread.setEagerness(.ordinary)
-        return threads.map(\.firstRunTime).min() ?? 0
+        return hasEnded ? SystemClock.monotonic() : threads.map(\.firstRunTime).min() ?? 0
     }
 
     var isEnded: Bool { ending.withLock { $0 } != nil }
@@ -125,15 +129,16 @@ final class Machine: Sendable {
     }
 
     /// Does something once for every vCPU and waits for all. The calling thread begins with the first one, which would only wait, the others with
-    /// their own, and whoever is done goes on with one that nobody has begun: a thread that waits for its CPU holds nobody up. The vCPUs are
-    /// parked: their threads do nothing else.
+    /// their own, and whoever is done goes on with one that nobody has begun, where KVM allows it: a thread that has to wait for a CPU holds nobody
+    /// up. The vCPUs are parked: their threads do nothing else.
     func forEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
         let threads = threads
         let claims = threads.map { _ in Claim() }
         let failures = FailureBox()
         let latch = latch
+        let others = takesStateFromAnyThread ? threads.count - 1 : 0
         let work: @Sendable (Int) -> Void = { own in
-            for offset in threads.indices {
+            for offset in 0...others {
                 let index = (own + offset) % threads.count
                 guard claims[index].take() else { continue }
                 failures.catching { () throws(VMMError) in try body(threads[index], index) }
@@ -152,7 +157,7 @@ final class Machine: Sendable {
         isPatient: @escaping @Sendable (Value) -> Bool = { _ in false }, _ body: @escaping @Sendable () throws(VMMError) -> Value
     ) throws(VMMError) -> Value {
         let result = Mutex<Result<Value, VMMError>?>(nil)
-        let done = Latch(glance: .milliseconds(1))
+        let done = Latch(glance: .microseconds(200))
         done.close(for: 1)
         guard let first = threads.first else { throw VMMError("there are no vCPUs") }
         first.park { _ in

@@ -159,7 +159,7 @@ package final class VCPUStateIO: Sendable {
         if let offset = state.tscOffset {
             try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
         }
-        try write(Self.deadlineLast(state.msrs) { $0.index }, to: vcpu) { !MSRPlan.isGuestStructure($0) }
+        try write(Self.deadlineLast(state.msrs) { $0.index }, to: vcpu) { $0 != MSRPlan.timeStampCounter && !MSRPlan.isGuestStructure($0) }
     }
 
     private static func deadlineLast<Element>(_ msrs: [Element], _ index: (Element) -> UInt32) -> [Element] {
