@@ -3,7 +3,7 @@
 
 The same guest with the same memory on the same machine, one vCPU, pinned; handovers of all of them interleaved in one run, all others paused
 meanwhile, with stops in place as a control. Writes bench/results/DATE.json, the tables of bench/results/README.md, the chart and the table
-of README.md. docs/benchmark.md explains the figures.
+of README.md; everything measured, part by part as it is, to out/bench/bench.json. docs/benchmark.md explains the figures.
 """
 import argparse
 import contextlib
@@ -39,11 +39,13 @@ def arguments():
     parser.add_argument("--machines", type=int, metavar="N", help="how many are upgraded 8 at a time (16)")
     parser.add_argument("--vcpus", type=lambda text: [int(word) for word in text.split(",")], metavar="N,…", help="how many vCPUs the machines of the part vcpus have (1,4)")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the JSON instead")
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="leave them too, and write the JSON there instead of out/bench/bench.json")
     options = parser.parse_args()
     options.machines = options.machines or (100 if options.long else 16)
     options.vcpus = options.vcpus or ([1, 2, 4, 8, 16] if options.long else [1, 4])
     options.rounds = options.rounds or (250 if options.long else 20)
+    options.no_write = options.no_write or bool(options.output)
+    options.output = options.output or pathlib.Path(os.environ["BATON_OUT"]) / "bench/bench.json"
     return options
 
 
@@ -144,27 +146,36 @@ def run(options):
             about["no_tracepoints"] = reason
         if "compare" in wanted:
             result["compare"] = compare(context, options.rounds)
+            keep(result, options.output)
         for name, part in PARTS.items():
             if name in wanted:
                 try:
                     result["rows"][name] = part(context)
                 except (AssertionError, OSError, peers.Missing, peers.qemu.Failed, rows.CallFailed) as why:
                     result["rows"][name] = {"missing": " ".join(str(why).split())[:300] or type(why).__name__}
+                keep(result, options.output)
         after = processor_times()
         about["steal"] = round((after["steal"] - times["steal"]) / max(1, after["all"] - times["all"]), 4)
     about["load_after"] = os.getloadavg()[0]
     result["seconds"] = round(time.monotonic() - began)
     result["goals"] = goals.judge(result)
+    keep(result, options.output)
     return result
+
+
+def keep(result, path):
+    """What there is so far, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(path)
 
 
 def main():
     options = arguments()
-    result = to_the_end(run, options)
+    result = to_the_end(run, options, f"the parts that were finished are in {options.output}")
     print(results.text(result))
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-    elif not options.no_write:
+    if not options.no_write:
         for path in results.write(result, ROOT):
             print(f"written: {path.relative_to(ROOT)}")
 

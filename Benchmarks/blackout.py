@@ -243,8 +243,8 @@ def place():
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def to_the_end(run, options):
-    """What `run` returns. Ctrl-C, or an end by name, ends it in order, and this program with it."""
+def to_the_end(run, options, written="nothing was written"):
+    """What `run` returns. Ctrl-C, or an end by name, ends it in order, and this program with it, which says what was `written` by then."""
     processes.adopt_orphans()
     # Also where a shell started this with SIGINT ignored, and for whoever ends it by name.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -252,7 +252,7 @@ def to_the_end(run, options):
     try:
         return run(options)
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing is left behind, nothing was written", file=sys.stderr)
+        print(f"\ninterrupted: nothing is left behind, {written}", file=sys.stderr)
         sys.exit(130)
 
 

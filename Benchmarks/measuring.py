@@ -27,7 +27,7 @@ def noted(evidence):
     for _ in range(15):
         evidence.reset_gaps()
         time.sleep(0.02)
-        usual.append(max(gap.ns for gap in clocks.gaps(evidence)))
+        usual.append(max((gap.ns for gap in clocks.gaps(evidence)), default=0))
     return max(NOTED, 3 * percentile(usual, 50) // 2)
 
 
