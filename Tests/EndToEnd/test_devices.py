@@ -1,6 +1,6 @@
 """What is behind a machine's devices: opened once, locked, the same open files in every worker, given back at the end.
 
-The guest here ignores its devices; that they work is tested with Linux guests, in the lab.
+The guest here ignores its devices; that they work is tested with Linux guests, in the lab, and of disks by test_busy_disk.py.
 """
 import os
 import shutil

@@ -6,11 +6,8 @@
 //
 // or, once, `edu DAMAGE …`, and stops. Of its command line it takes `irq=msi` (unless said otherwise) or `irq=intx`, and `peers=1`: in each
 // round the first device then has the second compute, by writing to its registers.
-#include <stdbool.h>
-#include <stdint.h>
+#include "../common/guest.h"
 
-enum { COM1 = 0x3f8, LINE_STATUS = COM1 + 5, TRANSMITTER_EMPTY = 0x20 };
-enum { CONFIGURATION_ADDRESS = 0xcf8, CONFIGURATION_DATA = 0xcfc };
 enum { EDU = 0x11e81234 };
 enum { LAPIC = 0xfee00000, LAPIC_EOI = 0xb0, LAPIC_SPURIOUS = 0xf0, LAPIC_TIMER = 0x320, LAPIC_INITIAL_COUNT = 0x380, LAPIC_DIVIDE = 0x3e0 };
 enum { IOAPIC = 0xfec00000 };
@@ -20,11 +17,6 @@ enum { DEVICES = 4 };
 enum { IDENTIFICATION = 0x00, LIVENESS = 0x04, FACTORIAL = 0x08, STATUS = 0x20, INTERRUPT_STATUS = 0x24, ACKNOWLEDGE = 0x64, SOURCE = 0x80, DESTINATION = 0x88, COUNT = 0x90, COMMAND = 0x98 };
 enum { START = 1, TO_MEMORY = 2, INTERRUPT = 4 };
 enum { DEVICE_BUFFER = 0x40000, SIZE = 4096 };
-
-struct start_info {
-    uint32_t magic, version, flags, modules;
-    uint64_t module_list, command_line, rsdp;
-};
 
 struct edu {
     uint32_t slot, vector;
@@ -39,46 +31,6 @@ static struct edu edus[DEVICES];
 static uint32_t count;
 extern const char device_entry_0[], device_entry_1[], device_entry_2[], device_entry_3[], timer_entry[], exception_entry[];
 
-static void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
-}
-static uint32_t inl(uint16_t port)
-{
-    uint32_t value;
-    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
-}
-static uint64_t rdtsc(void)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-    return (uint64_t)high << 32 | low;
-}
-
-static void say(const char *text)
-{
-    for (; *text; text++) {
-        while (!(inb(LINE_STATUS) & TRANSMITTER_EMPTY))
-            __asm__ volatile("pause");
-        outb(COM1, (uint8_t)*text);
-    }
-}
-
-static void say_number(uint64_t n)
-{
-    char digits[21], *p = digits + 20;
-    *p = 0;
-    do
-        *--p = (char)('0' + n % 10);
-    while (n /= 10);
-    say(p);
-}
-
 static _Noreturn void damage(const char *what, uint64_t value)
 {
     say("edu DAMAGE ");
@@ -91,18 +43,6 @@ static _Noreturn void damage(const char *what, uint64_t value)
 }
 
 void exception_taken(const uint64_t *frame) { damage("exception", frame[0]); }
-
-static uint32_t configuration(uint32_t slot, uint32_t offset)
-{
-    outl(CONFIGURATION_ADDRESS, 1u << 31 | slot << 11 | offset);
-    return inl(CONFIGURATION_DATA);
-}
-
-static void set_configuration(uint32_t slot, uint32_t offset, uint32_t value)
-{
-    outl(CONFIGURATION_ADDRESS, 1u << 31 | slot << 11 | offset);
-    outl(CONFIGURATION_DATA, value);
-}
 
 static void set_lapic(uint32_t offset, uint32_t value) { *(volatile uint32_t *)(uintptr_t)(LAPIC + offset) = value; }
 static uint32_t get(const struct edu *edu, uint32_t offset) { return edu->registers[offset / 4]; }
@@ -180,17 +120,15 @@ static void devices_find(void)
 
 static void messages_start(const struct edu *edu)
 {
-    uint32_t capability = configuration(edu->slot, 0x34) & 0xfc;
-    while (capability && (configuration(edu->slot, capability) & 0xff) != 5)
-        capability = configuration(edu->slot, capability) >> 8 & 0xfc;
-    if (!capability)
+    uint32_t msi = capability(edu->slot, 5, 0);
+    if (!msi)
         damage("no MSI", edu->slot);
-    bool wide = configuration(edu->slot, capability) >> 16 & 0x80;
-    set_configuration(edu->slot, capability + 4, LAPIC);
+    bool wide = configuration(edu->slot, msi) >> 16 & 0x80;
+    set_configuration(edu->slot, msi + 4, LAPIC);
     if (wide)
-        set_configuration(edu->slot, capability + 8, 0);
-    set_configuration(edu->slot, capability + (wide ? 12 : 8), edu->vector);
-    set_configuration(edu->slot, capability, configuration(edu->slot, capability) | 1 << 16);
+        set_configuration(edu->slot, msi + 8, 0);
+    set_configuration(edu->slot, msi + (wide ? 12 : 8), edu->vector);
+    set_configuration(edu->slot, msi, configuration(edu->slot, msi) | 1 << 16);
 }
 
 /// A pin of the I/O APIC above those of ISA: 16 + (device + pin) mod 8, level-triggered and active low.
@@ -246,18 +184,6 @@ static void peers(volatile uint64_t *word)
         damage("what one device had another compute", get(&edus[1], FACTORIAL));
 }
 
-static bool has(const char *line, const char *word)
-{
-    for (; line && *line; line++) {
-        const char *a = line, *b = word;
-        while (*b && *a == *b)
-            a++, b++;
-        if (!*b)
-            return true;
-    }
-    return false;
-}
-
 static void say_account(uint64_t round, uint64_t copies, uint64_t longest)
 {
     uint64_t interrupts = 0, spurious = 0;
@@ -280,8 +206,8 @@ static void say_account(uint64_t round, uint64_t copies, uint64_t longest)
 
 void boot(const struct start_info *info)
 {
-    const char *words = info->magic == 0x336ec578 ? (const char *)info->command_line : 0;
-    bool line = has(words, "irq=intx"), with_peers = has(words, "peers=1");
+    const char *words = command_line(info);
+    bool line = option(words, "irq=intx"), with_peers = option(words, "peers=1");
     interrupts_start();
     devices_find();
     for (uint32_t i = 0; i < count; i++)
@@ -289,9 +215,7 @@ void boot(const struct start_info *info)
     say(line ? "edu ready intx " : "edu ready msi ");
     say_number(count);
     say("\n");
-    uint64_t khz = 0, longest = 0, copies = 0, n = 0x9e3779b97f4a7c15;
-    __asm__ volatile("cpuid" : "=a"(khz) : "a"(0x40000010), "c"(0) : "rbx", "rdx");
-    khz = khz & 0xffffffff ? khz & 0xffffffff : 1000000;
+    uint64_t khz = tsc_khz(), longest = 0, copies = 0, n = 0x9e3779b97f4a7c15;
     for (uint64_t round = 1;; round++) {
         for (uint32_t i = 0; i < count; i++) {
             for (uint32_t word = 0; word < SIZE / 8; word++) {

@@ -7,7 +7,23 @@ enum { TRAMPOLINE = 0x10000, COMMAND_INIT = 0x4500, COMMAND_STARTUP = 0x4600 };
 struct start_info {
     uint32_t magic, version, flags, modules;
     uint64_t module_list, command_line, rsdp;
+    // from version 1 on
+    uint64_t memory_map;
+    uint32_t entries;
 };
+
+struct memory_map_entry {
+    uint64_t address, size;
+    uint32_t type, reserved;
+};
+
+enum { RAM = 1, RANGES = 4, MAPPED_GIB = 64 };
+
+/// What of RAM is touched and walked: from 16 MiB on, as much as the command line says.
+static struct { uint64_t begin, end; } ranges[RANGES];
+/// Page tables for what is above the four gigabytes of entry.S: 2 MiB pages.
+static _Alignas(4096) uint64_t high_pages[MAPPED_GIB - 4][512];
+extern uint64_t pdpt[512];
 
 _Alignas(16) char stacks[EVIDENCE_MAX_VCPUS][STACK_SIZE];
 struct options options = { .vcpus = 1, .deadline_us = 10000, .periodic_us = 50000, .pit_hz = 20, .report_ms = 1000 };
@@ -122,8 +138,9 @@ static void walk_memory(void)
     if (request == machine->walk_done)
         return;
     uint64_t begin = rdtsc();
-    for (uint64_t address = 16 << 20; address < (uint64_t)options.touch_mib << 20; address += 4096)
-        (void)*(volatile uint64_t *)address;
+    for (unsigned i = 0; i < RANGES; i++)
+        for (uint64_t address = ranges[i].begin; address < ranges[i].end; address += 4096)
+            (void)*(volatile uint64_t *)address;
     machine->walk_tsc = rdtsc() - begin;
     WRITE_ONCE(machine->walk_done, request);
 }
@@ -223,10 +240,38 @@ static void start_others(void)
     }
 }
 
+static void map_high(uint64_t end)
+{
+    for (uint64_t address = 4ull << 30; address < end; address += 2 << 20) {
+        uint64_t gib = address >> 30, *table = high_pages[gib - 4];
+        table[address >> 21 & 511] = address | 0x83;
+        pdpt[gib] = (uint64_t)table | 7;
+    }
+}
+
+/// `touch-mib` counts RAM, wherever it is: where it ends below the device hole and goes on above it is the machine's to say.
+static void find_memory(const struct start_info *info)
+{
+    uint64_t left = options.touch_mib > 16 ? (uint64_t)(options.touch_mib - 16) << 20 : 0;
+    const struct memory_map_entry *entry = (const struct memory_map_entry *)info->memory_map;
+    for (uint32_t i = 0, n = 0; i < info->entries && n < RANGES && left; i++) {
+        uint64_t begin = entry[i].address, end = begin + entry[i].size, most = (uint64_t)MAPPED_GIB << 30;
+        begin = begin < 16 << 20 ? 16 << 20 : begin;
+        end = end > most ? most : end;
+        if (entry[i].type != RAM || end <= begin)
+            continue;
+        ranges[n].begin = begin;
+        ranges[n].end = end - begin > left ? begin + left : end;
+        left -= ranges[n].end - begin;
+        map_high(ranges[n++].end);
+    }
+}
+
 static void touch_memory(void)
 {
-    for (uint64_t address = 16 << 20; address < (uint64_t)options.touch_mib << 20; address += 4096)
-        *(volatile uint64_t *)address = address;
+    for (unsigned i = 0; i < RANGES; i++)
+        for (uint64_t address = ranges[i].begin; address < ranges[i].end; address += 4096)
+            *(volatile uint64_t *)address = address;
 }
 
 void boot(const struct start_info *info)
@@ -237,6 +282,8 @@ void boot(const struct start_info *info)
     machine->state = STATE_BOOTING;
     if (info->magic == 0x336ec578)
         parse((const char *)info->command_line);
+    if (info->magic == 0x336ec578 && info->version >= 1)
+        find_memory(info);
     machine->vcpus = options.vcpus;
     machine->park_request = options.park;
     console_start();

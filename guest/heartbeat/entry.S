@@ -91,8 +91,9 @@ start_index:
     .quad   0
 
     // The first four gigabytes mapped one to one with 2 MiB pages, the last 32 MiB (APICs) uncached. Built by the assembler: filling
-    // them in at run time would be the longest part of the boot under an instruction emulator.
+    // them in at run time would be the longest part of the boot under an instruction emulator. boot.c adds more where there is more RAM.
     .balign 4096
+    .globl pdpt
 pml4:
     .quad   pdpt + 7
     .fill   511, 8, 0

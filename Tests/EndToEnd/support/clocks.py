@@ -104,9 +104,14 @@ def stalls(evidence):
     return found
 
 
+def gaps_over(evidence, begin_ns, end_ns):
+    """The gaps over a time, of all vCPUs: of those that are in the lists still, and of the largest ones since the counters were reset."""
+    return [gap for gap in stalls(evidence) + gaps(evidence) if is_within(gap, begin_ns, end_ns)]
+
+
 def gap_over(evidence, begin_ns, end_ns):
-    """The longest gap over a time, of any vCPU, by its list; None where none was long enough."""
-    return max((gap.ns for gap in stalls(evidence) if is_within(gap, begin_ns, end_ns)), default=None)
+    """The longest gap over a time, of any vCPU; None where none was long enough, or all are forgotten."""
+    return max((gap.ns for gap in gaps_over(evidence, begin_ns, end_ns)), default=None)
 
 
 def is_within(gap, begin_ns, end_ns, tolerance_ns=200_000):

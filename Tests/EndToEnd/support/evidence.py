@@ -158,9 +158,13 @@ class Evidence:
 
     def wait_booted(self, other_than=None, seconds=processes.PATIENCE):
         """Waits until the guest runs; with `other_than`, until it was booted again since that boot_tsc."""
-        wait_until(
-            lambda: self.u64(BASE) == MAGIC and self.state == RUNNING and self.boot_tsc != other_than and all(self.beats() or [0]),
-            lambda: f"the guest boots: magic {self.u64(BASE):#x}, state {self.state}", seconds)
+
+        def booted():
+            found = self.u64(BASE) == MAGIC and self.boot_tsc != other_than
+            assert not (found and self.state == DEAD), f"the guest has ended as it booted\n{self.describe()}"
+            return found and self.state == RUNNING and all(self.beats() or [0])
+
+        wait_until(booted, lambda: f"the guest boots: magic {self.u64(BASE):#x}, state {self.state}", seconds)
         return self
 
     def wait_progress(self, beats=100, seconds=processes.PATIENCE):

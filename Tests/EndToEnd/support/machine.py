@@ -35,7 +35,8 @@ class Machine:
         """Starts it and waits until its guest runs."""
         done = self.supervisor.baton("run", self.write())
         assert done.code == 0, done
-        self.evidence = Evidence(self.pid).wait_booted(seconds=boot_seconds)
+        self.evidence = Evidence(self.pid)
+        self.evidence.wait_booted(seconds=boot_seconds)
         self.evidence.wait_progress()
         return self
 
