@@ -10,7 +10,7 @@ BUSY = 0.1
 def judge(result):
     """On a host busy with other things a figure says little: a stop collects the more of that the longer it is, which flatters ratios as well."""
     rows = []
-    for about in (_blackout, _sizes, _devices, _speed, _upgrade, _abort, _fleet, _worker, _start):
+    for about in (_blackout, _sizes, _devices, _hold, _speed, _upgrade, _abort, _fleet, _worker, _start):
         rows += about(result)
     if result["host"]["busy_before"] > BUSY:
         rows = [{**row, "stands": row["stands"] + ("" if row["stands"] == "not measured" else ", on a busy host")} for row in rows]
@@ -91,6 +91,13 @@ def _devices(result):
     each = (values[counts[-1]] - values[counts[0]]) / (int(counts[-1]) - int(counts[0]))
     figure = f"{duration(each)}: " + ", ".join(f"{key} disks {duration(value)}" for key, value in values.items())
     return [_row(what, goal, f"{figure}, by the supervisor", each <= 20_000), _row("one more VFIO device", goal, "in the lab: `make lab SUITE=vfio-bench`", None)]
+
+
+def _hold(result):
+    found = {name: row for name, row in (_at(result, "rows", "hold") or {}).items() if _at(row, "hold", "p99") and _at(row, "request", "p99")}
+    figure = "; ".join(f"{name}: {duration(row['hold']['p99'])}, a request {duration(row['request']['p99'])}" for name, row in found.items()) or "–"
+    met = all(row["hold"]["p99"] <= row["request"]["p99"] + 5 * MS for row in found.values()) if found else None
+    return [_row("I/O hold p99, busy virtio disk, real KVM", "≤ a request's p99 + 5 ms", figure, met)]
 
 
 def _speed(result):

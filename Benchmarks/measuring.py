@@ -95,7 +95,11 @@ class Rig:
         self.control = Control(supervisor.socket)
 
     def __enter__(self):
-        self.machine.run(30 + self.memory_mib // 20)  # it touches all of it first
+        try:
+            self.machine.run(30 + self.memory_mib // 20)  # it touches all of it first
+        except BaseException:
+            self.__exit__()  # nobody else would let go of the guest's memory
+            raise
         self.evidence = self.machine.evidence
         clocks.note_gaps_over(self.evidence, NOTED)
         return self

@@ -2,6 +2,7 @@
 
 Each takes a `Context` and returns a dictionary for the results; times are nanoseconds.
 """
+import contextlib
 import ctypes
 import dataclasses
 import mmap
@@ -16,6 +17,7 @@ import measuring
 import peers
 from figures import percentile, spread
 from support import clocks, processes
+from support.busy_disk import BusyDisk
 from support.control import CallFailed, Control
 from support.machine import Machine
 from support.supervisor import Supervisor
@@ -68,17 +70,16 @@ def stop_gaps(samples):
 def machines_in_turn(make, keys, count, say, what):
     """`count` handovers of each of the machines that `make(key)` gives, in turn: {key: [sample]}."""
     machines = {}
-    try:
+    with contextlib.ExitStack() as stack:
         for key in keys:
-            machines[key] = make(key).__enter__()
+            machines[key] = stack.enter_context(make(key))
             machines[key].pause()
         for machine in machines.values():
             machine.resume()
-        return alternate(machines, count, say, what)
-    finally:
+        found = alternate(machines, count, say, what)
         for machine in machines.values():
             machine.resume()
-            machine.__exit__(None, None, None)
+        return found
 
 
 def memory_sizes(context, sizes, count):
@@ -101,6 +102,34 @@ def disk_counts(context, counts, count):
         found = machines_in_turn(make, counts, count, context.say, "disks")
     return {
         str(number): {"gap": stop_gaps(samples), "stopped": spread([sample.get("blackout") for sample in samples])} for number, samples in found.items()}
+
+
+BUSY_DISKS = {"4 KiB, 1 at a time": (1, 1), "4 KiB, 16 at a time": (16, 1), "128 KiB, 16 at a time": (16, 32)}
+
+
+def io_hold(context, count):
+    """For how long handovers hold back requests of a guest that is busy with its disk; what requests take otherwise, and the longest of each handover, as it
+    sees them."""
+    found = {}
+    with Supervisor(context.images, disks=True) as supervisor, Control(supervisor.socket) as control:
+        for name, (depth, blocks) in BUSY_DISKS.items():
+            disk = BusyDisk(supervisor, f"busy-{depth}-{blocks}", depth, blocks, budget="1s")
+            disk.machine.spec["vcpu-affinity"] = [[cpu] for cpu in peers.pin(1, context.cpus)]
+            with disk:
+                disk.reset()
+                time.sleep(5)
+                usual, holds, longest = {"p50": disk.percentile(50), "p99": disk.percentile(99)}, [], []
+                for number in range(count):
+                    disk.machine.wait_one_worker()
+                    disk.reset()
+                    record = control.upgrade(disk.machine.name, [context.images.next, context.images.honest][number % 2])
+                    disk.wait_progress()
+                    holds.append(record["ioHoldNanoseconds"])
+                    longest.append(disk.longest)
+                    context.say(f"requests held, {name}", number + 1, count)
+                disk.assert_unharmed()
+                found[name] = {"request": usual, "hold": spread(holds), "longest": spread(longest)}
+    return found
 
 
 def vcpu_counts(context, counts, count):
@@ -247,7 +276,7 @@ def aborts(context, count):
             record = rig.control.call("History", machine=rig.name)["handovers"][0]
             steps = clocks.step_times(record)
             if record["outcome"] == "aborted" and "saved" in steps:
-                over = [gap for gap in clocks.stalls(rig.evidence) if clocks.is_within(gap, steps["park"][0], steps["saved"][1])]
+                over = clocks.gaps_over(rig.evidence, steps["park"][0], steps["saved"][1])
                 if over:
                     gap = max(over, key=lambda gap: gap.ns)
                     whole.append(gap.ns)

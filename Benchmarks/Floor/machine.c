@@ -18,6 +18,9 @@ static uint32_t entry;
 static int kvm = -1, map_size;
 static uint8_t serial[8] = { 0, 0, 0xc1, 0, 0, 0x60, 0xb0, 0 };
 
+/// Bytes of RAM below the device hole; the rest is above 4 GiB.
+static uint64_t low_ram(void) { return ram_size < 3ull << 30 ? ram_size : 3ull << 30; }
+
 void load_guest(const char *path, const char *command_line)
 {
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -44,11 +47,13 @@ void load_guest(const char *path, const char *command_line)
     close(file);
     strcpy((char *)ram + COMMAND_LINE, command_line);
     struct { uint32_t magic, version, flags, modules; uint64_t list, line, rsdp, map; uint32_t entries, reserved; } info = {
-        .magic = 0x336ec578, .version = 1, .line = COMMAND_LINE, .map = MEMORY_MAP, .entries = 1,
+        .magic = 0x336ec578, .version = 1, .line = COMMAND_LINE, .map = MEMORY_MAP, .entries = ram_size > low_ram() ? 2 : 1,
     };
-    struct { uint64_t address, size; uint32_t type, reserved; } map = { 0x100000, ram_size - 0x100000, 1, 0 };
+    struct { uint64_t address, size; uint32_t type, reserved; } map[] = {
+        { 0x100000, low_ram() - 0x100000, 1, 0 }, { 1ull << 32, ram_size - low_ram(), 1, 0 },
+    };
     memcpy(ram + START_INFO, &info, sizeof info);
-    memcpy(ram + MEMORY_MAP, &map, sizeof map);
+    memcpy(ram + MEMORY_MAP, map, sizeof map);
 }
 
 static bool msr(int fd, unsigned long request, uint32_t index, uint64_t *value)
@@ -152,7 +157,7 @@ struct vm *make_vm(int count)
     call(vm->fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
     call(vm->fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
     set_routes(vm->fd);
-    uint64_t low = ram_size < 0xc0000000 ? ram_size : 0xc0000000;
+    uint64_t low = low_ram();
     struct kvm_userspace_memory_region slots[] = {
         { .slot = 0, .memory_size = low, .userspace_addr = (uintptr_t)ram },
         { .slot = 1, .guest_phys_addr = 1ull << 32, .memory_size = ram_size - low, .userspace_addr = (uintptr_t)ram + low },
