@@ -39,11 +39,11 @@ def arguments():
     parser.add_argument("--machines", type=int, metavar="N", help="how many are upgraded 8 at a time (16)")
     parser.add_argument("--vcpus", type=lambda text: [int(word) for word in text.split(",")], metavar="N,…", help="how many vCPUs the machines of the part vcpus have (1,4)")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="leave them too, and write the JSON there instead of out/bench/bench.json")
+    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="leave them too; the JSON goes there, not to out/bench/bench.json")
     options = parser.parse_args()
     options.machines = options.machines or (100 if options.long else 16)
     options.vcpus = options.vcpus or ([1, 2, 4, 8, 16] if options.long else [1, 4])
-    options.rounds = options.rounds or (250 if options.long else 20)
+    options.rounds = options.rounds or (255 if options.long else 20)
     options.no_write = options.no_write or bool(options.output)
     options.output = options.output or pathlib.Path(os.environ["BATON_OUT"]) / "bench/bench.json"
     return options
@@ -145,6 +145,7 @@ def run(options):
         context = rows.Context(Images(directory / "images"), trace, peers.host_cpus(), progress.show, options.long, options.machines, options.vcpus)
         if reason:
             about["no_tracepoints"] = reason
+        keep(result, options.output)
         if "compare" in wanted:
             result["compare"] = compare(context, options.rounds)
             keep(result, options.output)

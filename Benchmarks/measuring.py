@@ -21,8 +21,8 @@ MESSAGES = [("saved → load", ("save", "end"), ("load", "begin"))]
 
 
 def noted(evidence):
-    """From which length on a guest that has the CPUs to itself is to remember gaps: where its vCPUs share them, a tick of one is a gap of another, and
-    sixteen of those would be all it remembers."""
+    """From which length on a guest that has the CPUs to itself is to remember gaps. It remembers sixteen, and they are not to be its usual ones: on
+    a slow host each of its rounds may be one, and where its vCPUs share CPUs, a tick of one is a gap of another."""
     usual = []
     for _ in range(15):
         evidence.reset_gaps()
@@ -101,7 +101,7 @@ class Rig:
             self.__exit__()  # nobody else would let go of the guest's memory
             raise
         self.evidence = self.machine.evidence
-        clocks.note_gaps_over(self.evidence, NOTED)
+        clocks.note_gaps_over(self.evidence, noted(self.evidence))
         return self
 
     def __exit__(self, *_):
@@ -198,7 +198,7 @@ class Watch:
 
     def __init__(self, evidence, trace, threads):
         self.evidence, self.trace, self.threads = evidence, trace, threads
-        self._earlier = 0
+        self._earlier, self._stalls = 0, []
 
     def __enter__(self):
         self._speed = Speed(self.evidence).__enter__()
@@ -222,10 +222,13 @@ class Watch:
             self.close()
 
     def progress(self, step):
-        """Nothing is stopped before this step's end: the gaps from here on are the stop's, but for those of a busy host."""
+        """Nothing is stopped before *prepared* ends: the gaps from there on are the stop's, but for those of a busy host, which may soon take its place
+        in the guest's list."""
         if (step["phase"], step["state"]) == ("prepared", "end"):
             self._earlier = max(gap.ns for gap in clocks.gaps(self.evidence))
             self.evidence.reset_gaps()
+        if (step["phase"], step["state"]) == ("running", "end"):
+            self._stalls = clocks.stalls(self.evidence)
 
     def close(self):
         """Ends what goes on in the background."""
@@ -233,7 +236,7 @@ class Watch:
 
     def gaps(self, begin, end):
         """The largest gap of any vCPU, and the largest of those that were seen over the stop between these times."""
-        return {"gap": max(self._earlier, *(gap.ns for gap in self._gaps)), "stop_gap": clocks.gap_over(self.evidence, begin, end),
+        return {"gap": max(self._earlier, *(gap.ns for gap in self._gaps)), "stop_gap": clocks.gap_over(self.evidence, begin, end, self._stalls),
                 "since_prepared": max(gap.ns for gap in self._gaps)}
 
     def speed(self, since):

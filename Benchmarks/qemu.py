@@ -191,7 +191,7 @@ class Qemu:
             tell_events(self.monitor)
             self._pin(self.process)
             self._look()
-            self.evidence.wait_booted().wait_progress()
+            self.evidence.wait_booted(seconds=PATIENCE_TO_START + self.memory_mib // 20).wait_progress()  # it touches all of it first
             clocks.note_gaps_over(self.evidence, NOTED)
         except Failed as why:
             self.__exit__()

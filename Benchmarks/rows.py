@@ -13,7 +13,6 @@ import threading
 import time
 
 import kernel_trace
-import measuring
 import peers
 from figures import percentile, spread
 from support import clocks, processes
@@ -108,8 +107,8 @@ BUSY_DISKS = {"4 KiB, 1 at a time": (1, 1), "4 KiB, 16 at a time": (16, 1), "128
 
 
 def io_hold(context, count):
-    """For how long handovers hold back requests of a guest that is busy with its disk; what requests take otherwise, and the longest of each handover, as it
-    sees them."""
+    """For how long handovers hold back requests of a guest that is busy with its disk; what requests take otherwise, and the longest of each
+    handover, as the guest sees them."""
     found = {}
     with Supervisor(context.images, disks=True) as supervisor, Control(supervisor.socket) as control:
         for name, (depth, blocks) in BUSY_DISKS.items():
@@ -118,17 +117,20 @@ def io_hold(context, count):
             with disk:
                 disk.reset()
                 time.sleep(5)
-                usual, holds, longest = {"p50": disk.percentile(50), "p99": disk.percentile(99)}, [], []
+                usual, holds, longest, failed = {"p50": disk.percentile(50), "p99": disk.percentile(99)}, [], [], []
                 for number in range(count):
                     disk.machine.wait_one_worker()
                     disk.reset()
-                    record = control.upgrade(disk.machine.name, [context.images.next, context.images.honest][number % 2])
-                    disk.wait_progress()
-                    holds.append(record["ioHoldNanoseconds"])
-                    longest.append(disk.longest)
+                    try:
+                        record = control.upgrade(disk.machine.name, [context.images.next, context.images.honest][number % 2])
+                        disk.wait_progress()
+                        holds.append(record["ioHoldNanoseconds"])
+                        longest.append(disk.longest)
+                    except CallFailed as why:
+                        failed.append(str(why))
                     context.say(f"requests held, {name}", number + 1, count)
                 disk.assert_unharmed()
-                found[name] = {"request": usual, "hold": spread(holds), "longest": spread(longest)}
+                found[name] = {"request": usual, "hold": spread(holds), "longest": spread(longest), "holds": holds, "longests": longest, "failed": failed}
     return found
 
 
@@ -137,22 +139,15 @@ def vcpu_counts(context, counts, count):
     found = {}
     options = "halt=1 timer=deadline"
     for number in counts:
-        with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, number, options) as baton, \
-                peers.Floor(64, number, peers.pin(number, context.cpus), options) as floor:
-            both = {"baton": baton, "floor": floor}
-            for thing in both.values():
-                thing.pause()
-            for thing, evidence in ((baton, baton.rig.evidence), (floor, floor.evidence)):
-                thing.resume()
-                clocks.note_gaps_over(evidence, measuring.noted(evidence))
-                thing.pause()
-            both = alternate(both, count, context.say, f"{number} vCPUs")
-            found[str(number)] = {
-                "baton": stop_gaps(both["baton"]), "floor": stop_gaps(both["floor"]),
-                "baton_kernel": spread([sample.get("kernel") for sample in both["baton"]]),
-                "floor_kernel": spread([sample["kernel"] for sample in both["floor"]])}
-            for thing in (baton, floor):
-                thing.resume()
+        with Supervisor(context.images) as supervisor, context.baton(supervisor, 64, number, options) as baton:
+            baton.pause()
+            with peers.Floor(64, number, peers.pin(number, context.cpus), options) as floor:
+                both = alternate({"baton": baton, "floor": floor}, count, context.say, f"{number} vCPUs")
+                found[str(number)] = {
+                    "baton": stop_gaps(both["baton"]), "floor": stop_gaps(both["floor"]),
+                    "baton_kernel": spread([sample.get("kernel") for sample in both["baton"]]),
+                    "floor_kernel": spread([sample["kernel"] for sample in both["floor"]])}
+            baton.resume()
     return found
 
 
@@ -167,7 +162,7 @@ def walk(evidence):
 
 def speed_afterwards(context, count):
     """The first walk of 1 GiB after a commit against one a while later: ratios."""
-    found, usual = {}, {}
+    found, usual, missing = {}, {}, None
 
     def measure(name, evidence, handover):
         ratios, base = [], []
@@ -186,9 +181,9 @@ def speed_afterwards(context, count):
     try:
         with tempfile.TemporaryDirectory(prefix="baton-bench-") as place, context.qemu(f"{place}/q", 1024, 1) as qemu:
             measure("qemu", qemu.evidence, qemu.handover)
-    except (peers.Missing, peers.qemu.Failed) as why:
-        found["qemu_missing"] = str(why)
-    return {"ratio": found, "steady": usual}
+    except (peers.Missing, peers.qemu.Failed, AssertionError) as why:
+        missing = " ".join(str(why).split())[:300]
+    return {"ratio": found, "steady": usual, "qemu_missing": missing}
 
 
 def populate_time(path, size):

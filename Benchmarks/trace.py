@@ -47,7 +47,7 @@ def points(rig, record, outgoing, incoming, events):
     if 0 not in stops or not {"saved", "load", "running"} <= set(steps):
         return None
     left, last, entered = stops[0]
-    over = [gap for gap in clocks.stalls(rig.evidence) if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
+    over = [gap for gap in clocks.stalls(rig.evidence) + clocks.gaps(rig.evidence) if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
     if not over:
         return None
     gap = max(over, key=lambda gap: gap.ns)

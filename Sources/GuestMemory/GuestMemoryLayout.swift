@@ -39,6 +39,16 @@ package struct GuestMemoryLayout: Sendable, Equatable {
         self.regions = regions
     }
 
+    /// The guest-physical addresses of a stretch of the memory object; ascending, one for each region it lies in.
+    package func addresses(of offsets: Range<Int>) -> [Range<UInt64>] {
+        regions.compactMap { region in
+            let part = offsets.clamped(to: region.offset..<region.offset + region.length)
+            guard !part.isEmpty else { return nil }
+            let start = region.address + UInt64(part.lowerBound - region.offset)
+            return start..<start + UInt64(part.count)
+        }
+    }
+
     /// Where `count` bytes at a guest-physical address are in the memory object; nil unless one region holds them all.
     package func offset(of address: UInt64, count: Int) -> Int? {
         for region in regions where address >= region.address && address <= region.end {

@@ -31,6 +31,7 @@ package struct Capability: Sendable, Equatable {
     package static let xsave2 = Capability(208)
     package static let tripleFaultEvent = Capability(218)
     package static let maskedPMUEvents = Capability(226)
+    package static let preFaultMemory = Capability(236)
 }
 
 /// `/dev/kvm`, opened by somebody else: what KVM offers, and the place where VMs are made.

@@ -103,8 +103,8 @@ package struct SpawnRequest: Sendable {
     /// RLIMIT_MEMLOCK in bytes.
     package var memoryLock: Int?
     package var noNewPrivileges = true
-    /// A process group of its own without a terminal, whose signals do not reach it. Not a session: where sched_autogroup is on, each is a group of the
-    /// scheduler's, and the two workers of a handover would compete as such (docs/decisions/0047).
+    /// A process group of its own without a terminal, whose signals do not reach it. Not a session: where sched_autogroup is on, each is a group of
+    /// the scheduler's, and the two workers of a handover would compete as such (docs/decisions/0047).
     package var ownGroup = true
     package var keepsCapabilities = false
 

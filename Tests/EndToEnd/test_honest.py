@@ -143,7 +143,7 @@ def test_a_terminal_that_the_supervisor_was_started_from_is_not_the_workers(supe
         assert terminal_of(batond) and not terminal_of(worker)
         assert int(processes.status(worker)["SigIgn"], 16) & 1, "SIGHUP is not ignored"
         committed(machine.upgrade(image))
-    worker = machine.pid
+    worker = machine.wait_one_worker()
     os.write(ours, b"\x03")
     supervisor.keeper.wait(processes.PATIENCE)
     assert list(machine.workers.values()) == [worker]

@@ -17,6 +17,15 @@ import Testing
         #expect(layout.offset(of: (6 << 30) - 1, count: 1) == (5 << 30) - 1)
     }
 
+    @Test func `a stretch of the object over three gigabytes has addresses on both sides of the device hole`() {
+        let layout = GuestMemoryLayout(size: 5 << 30)
+        let low: Range<UInt64> = 0xBFFF_F000..<0xC000_0000
+        let high: Range<UInt64> = 0x1_0000_0000..<0x1_0000_2000
+        #expect(layout.addresses(of: 0xBFFF_F000..<0xC000_0000) == [low])
+        #expect(layout.addresses(of: 0xBFFF_F000..<0xC000_2000) == [low, high])
+        #expect(layout.addresses(of: 5 << 30..<6 << 30).isEmpty)
+    }
+
     @Test(
         arguments: [
             (3 << 30, 1), ((3 << 30) - 1, 2), ((4 << 30) - 1, 1), ((4 << 30) - 1, 2), (6 << 30, 1), (UInt64.max, 1), (0, Int.max), (0, -1),

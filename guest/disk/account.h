@@ -22,6 +22,7 @@ struct account {
     uint64_t damage;         // 0x40, 0 or a code of disk.c; then the guest has stopped
     uint64_t where, expected, found;  // 0x48
     uint32_t buckets[BUCKETS];        // 0x60, requests by how long they took: 16 to an octave, see disk.c
+    uint64_t answered[32];            // 0x1060, requests completed in each place
 };
 
 #endif

@@ -219,6 +219,7 @@ static void complete(uint32_t id, uint64_t now)
     }
     compare(index);
     account->requests++;
+    account->answered[index]++;
     submit(index);
 }
 

@@ -6,6 +6,8 @@
 
 // Newer than the headers this is built against.
 #define CL_KVM_CAP_USER_MEMORY2 231
+struct cl_kvm_pre_fault_memory { uint64_t gpa, size, flags, padding[5]; };
+static const unsigned long CL_KVM_PRE_FAULT_MEMORY = _IOWR(KVMIO, 0xd5, struct cl_kvm_pre_fault_memory);
 #define CL_KVM_CAP_X86_APIC_BUS_CYCLES_NS 237
 
 // Request numbers as constants; the kernel's are macros with casts in them.

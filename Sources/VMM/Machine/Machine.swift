@@ -17,8 +17,8 @@ final class Machine: Sendable {
     let dmaSpaces: [DMASpace]
     let association = Association()
     private let vcpus: [VCPU]
-    /// Whether any thread may restore any vCPU. KVM before Linux 6.2 ties a counter of the guest's PMU to the thread that sets its MSR; this capability
-    /// came soon after (6.3).
+    /// Whether any thread may restore any vCPU. KVM before Linux 6.2 ties a counter of the guest's PMU to the thread that sets its MSR; this
+    /// capability came soon after (6.3).
     private let takesStateFromAnyThread: Bool
     private let threadList = Mutex<[VCPUThread]>([])
     let latch = Latch()

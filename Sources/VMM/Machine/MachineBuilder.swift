@@ -50,13 +50,14 @@ struct MachineBuilder: Sendable {
         return try Machine(parts, blueprint: blueprint)
     }
 
-    /// Maps every page of RAM that exists into this process; holes stay holes. Bytes populated.
+    /// Maps every page of RAM that exists into this process, and into the VM where KVM can; holes stay holes. Bytes populated.
     @discardableResult
     func populate(_ machine: Machine) throws(VMMError) -> Int {
         try failpoints.reached(.populate)
         failpoints.memory(machine.memory)
         return try doing("populating guest memory") { () throws(Errno) in
-            try Population(machine.memory, try lent.memory.descriptor.dataExtents()).run()
+            let vcpu = machine.vm.value(of: .preFaultMemory) > 0 ? machine.firstVCPU : nil
+            return try Population(machine.memory, try lent.memory.descriptor.dataExtents(), through: vcpu).run()
         }
     }
 

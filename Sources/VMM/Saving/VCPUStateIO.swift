@@ -116,8 +116,8 @@ package final class VCPUStateIO: Sendable {
         for position in 0..<count { values.append(VCPUState.MSR(index: chunk.index(at: position), value: chunk[position])) }
     }
 
-    /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on the vCPU's
-    /// thread, before its first run. Guest memory is not touched.
+    /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on any thread that has the
+    /// vCPU to itself (``Machine/forEveryVCPU(_:)``), before its first run. Guest memory is not touched.
     package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
         let frequency = tscKHz.load(ordering: .relaxed)
         if state.tscKHz != 0, frequency != 0, frequency != state.tscKHz {

@@ -2,8 +2,7 @@ internal import Checkpoint
 internal import Handover
 internal import LinuxSystem
 
-/// What a prepared worker does with a checkpoint: on the session's thread where it is ordered step by step; on the first vCPU's, which runs the guest
-/// next, where it takes over.
+/// What a prepared worker does with a checkpoint, on the first vCPU's thread, which runs the guest next: step by step as ordered, or taking over.
 final class Loading: Sendable {
     /// All times are CLOCK_MONOTONIC nanoseconds.
     struct Loaded: Sendable {

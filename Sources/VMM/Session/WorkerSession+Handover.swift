@@ -100,7 +100,9 @@ extension WorkerSession {
         if let loadedReport { return loadedReport }
         try require(.prepared, for: "load")
         let loading = try startLoading()
-        do throws(VMMError) { return note(try loading.load(length: length, digest: digest)) } catch {
+        do throws(VMMError) {
+            return note(try current().onFirstVCPU { () throws(VMMError) in try loading.load(length: length, digest: digest) })
+        } catch {
             try noteFailedLoad()
             throw error
         }

@@ -8,17 +8,18 @@ from .processes import wait_until
 
 BASE, SIZE = 0x20000, 0x2000
 MAGIC = 0x314B444E4F544142
-BUCKETS, BUCKETS_AT = 1024, 0x60
+BUCKETS, BUCKETS_AT, ANSWERED_AT = 1024, 0x60, 0x1060
 
 
 class BusyDisk:
     """A machine whose guest always has `depth` requests of `blocks` times 4 KiB under way, in a file of its own, as large as it takes."""
 
     def __init__(self, supervisor, name="web1", depth=1, blocks=1, memory="32MiB", **options):
-        self.path = supervisor.disks / f"{name}.raw"
+        self.depth, self.path = depth, supervisor.disks / f"{name}.raw"
         self.path.write_bytes(b"")
         os.truncate(self.path, depth * 64 * blocks * 4096)
-        self.machine = Machine(supervisor, name, vcpus=1, memory=memory, cmdline=f"depth={depth} blocks={blocks}", kernel=programs.OUT / "guest/disk.elf", **options)
+        self.machine = Machine(
+            supervisor, name, vcpus=1, memory=memory, cmdline=f"depth={depth} blocks={blocks}", kernel=programs.OUT / "guest/disk.elf", **options)
         self.machine.spec["devices"] = [{"disk": {"path": str(self.path)}}]
 
     def __enter__(self):
@@ -57,13 +58,20 @@ class BusyDisk:
         """Of the requests that count, what the longest took, in nanoseconds."""
         return self._nanoseconds(self._wide[0x38 // 8])
 
+    @property
+    def answered(self):
+        """How many requests were answered, of each that is in flight."""
+        return list(self._wide[ANSWERED_AT // 8:ANSWERED_AT // 8 + self.depth])
+
     def describe(self):
         where, expected, found = self._wide[0x48 // 8:0x60 // 8]
-        return f"requests {self.requests}, compared {self.compared}, damage {self.damage} at {where} expected {expected:#x} found {found:#x}\n{self.machine.console}"
+        return (f"requests {self.requests}, answered {self.answered}, compared {self.compared}, "
+                f"damage {self.damage} at {where} expected {expected:#x} found {found:#x}\n{self.machine.console}")
 
-    def wait_progress(self, requests=100):
-        before = self.requests
-        wait_until(lambda: self.requests >= before + requests or self.damage, self.describe)
+    def wait_progress(self, each=2):
+        """Waits until so many of each of the requests in flight were answered: none was lost."""
+        before = self.answered
+        wait_until(lambda: all(now >= then + each for now, then in zip(self.answered, before)) or self.damage, self.describe)
         assert not self.damage, self.describe()
 
     def reset(self):
@@ -88,7 +96,7 @@ class BusyDisk:
     def assert_unharmed(self):
         compared = self.compared
         wait_until(lambda: self.compared > compared + 100 or self.damage, self.describe)
-        assert not self.damage, self.describe()
+        self.wait_progress()
         assert "DAMAGE" not in self.machine.console, self.machine.console
 
     def close(self):

@@ -93,25 +93,23 @@ def note_gaps_over(evidence, ns):
 
 def stalls(evidence):
     """The latest gaps that were long enough, of all vCPUs; those of earlier events as well."""
+    # At once: newer ones take their places.
+    entries = [
+        (number, evidence.u64(entry), evidence.u64(entry + 8))
+        for number in range(evidence.vcpus) for entry in range(evidence.vcpu(number) + 0x300, evidence.vcpu(number) + 0x400, 16)]
     in_ns, ahead = _nanoseconds(evidence)
-    found = []
-    for number in range(evidence.vcpus):
-        record = evidence.vcpu(number)
-        for entry in range(record + 0x300, record + 0x400, 16):
-            tsc, gap = evidence.u64(entry), evidence.u64(entry + 8)
-            if tsc:
-                found.append(Gap(number, in_ns(gap), in_ns(tsc) + ahead))
-    return found
+    return [Gap(number, in_ns(gap), in_ns(tsc) + ahead) for number, tsc, gap in entries if tsc]
 
 
-def gaps_over(evidence, begin_ns, end_ns):
-    """The gaps over a time, of all vCPUs: of those that are in the lists still, and of the largest ones since the counters were reset."""
-    return [gap for gap in stalls(evidence) + gaps(evidence) if is_within(gap, begin_ns, end_ns)]
+def gaps_over(evidence, begin_ns, end_ns, seen=()):
+    """The gaps over a time, of all vCPUs: of those that are in the lists still, of the largest ones since the counters were reset, and of those `seen`
+    earlier."""
+    return [gap for gap in stalls(evidence) + gaps(evidence) + list(seen) if is_within(gap, begin_ns, end_ns)]
 
 
-def gap_over(evidence, begin_ns, end_ns):
-    """The longest gap over a time, of any vCPU; None where none was long enough, or all are forgotten."""
-    return max((gap.ns for gap in gaps_over(evidence, begin_ns, end_ns)), default=None)
+def gap_over(evidence, begin_ns, end_ns, seen=()):
+    """The longest gap over a time, of any vCPU; None where all are forgotten."""
+    return max((gap.ns for gap in gaps_over(evidence, begin_ns, end_ns, seen)), default=None)
 
 
 def is_within(gap, begin_ns, end_ns, tolerance_ns=200_000):
