@@ -35,7 +35,7 @@ def arguments():
         epilog="examples:\n  bench --rounds 5 --only compare --no-write\n  bench --long")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the comparison: in each 4 handovers of Baton and of the floor, 1 of each QEMU (20)")
     parser.add_argument("--only", metavar="PART,…", help="only these parts: compare " + " ".join(PARTS))
-    parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 and 1,000 machines: an hour")
+    parser.add_argument("--long", action="store_true", help="1,000 handovers of Baton, up to 16 GiB and 16 vCPUs, 100 and 1,000 machines: 25 minutes and more")
     parser.add_argument("--machines", type=int, metavar="N", help="how many are upgraded 8 at a time (16)")
     parser.add_argument("--vcpus", type=lambda text: [int(word) for word in text.split(",")], metavar="N,…", help="how many vCPUs the machines of the part vcpus have (1,4)")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results and README.md as they are")

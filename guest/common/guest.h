@@ -1,9 +1,10 @@
-// What the small guests of one vCPU have in common: ports, the serial line, PCI configuration, the command line.
+// What the small guests of one vCPU have in common: the serial line, PCI configuration, the command line.
 #ifndef GUEST_H
 #define GUEST_H
 
 #include <stdbool.h>
-#include <stdint.h>
+
+#include "cpu.h"
 
 /// What a PVH loader leaves (struct hvm_start_info).
 struct start_info {
@@ -11,37 +12,10 @@ struct start_info {
     uint64_t module_list, command_line, rsdp;
 };
 
-static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static inline void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t value;
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
-}
-
-static inline uint32_t inl(uint16_t port)
-{
-    uint32_t value;
-    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
-}
-
-static inline uint64_t rdtsc(void)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-    return (uint64_t)high << 32 | low;
-}
-
-static inline void relax(void) { __asm__ volatile("pause" : : : "memory"); }
-
 /// As CPUID says; 1 GHz where it does not.
 static inline uint64_t tsc_khz(void)
 {
-    uint32_t khz, rest;
-    __asm__ volatile("cpuid" : "=a"(khz), "=c"(rest) : "a"(0x40000010), "c"(0) : "rbx", "rdx");
+    uint32_t khz = cpuid(0x40000010, 0).eax;
     return khz ? khz : 1000000;
 }
 

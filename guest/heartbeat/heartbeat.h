@@ -11,7 +11,7 @@
 #ifndef __ASSEMBLER__
 #include <stdbool.h>
 
-#include "cpu.h"
+#include "../common/cpu.h"
 #include "evidence.h"
 
 struct options {

@@ -1,6 +1,6 @@
 // Single instructions and the numbers that go with them.
-#ifndef HEARTBEAT_CPU_H
-#define HEARTBEAT_CPU_H
+#ifndef GUEST_CPU_H
+#define GUEST_CPU_H
 
 #include <stdint.h>
 
@@ -76,6 +76,18 @@ static inline uint16_t inw(uint16_t port)
 static inline void outw(uint16_t port, uint16_t value)
 {
     __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline uint32_t inl(uint16_t port)
+{
+    uint32_t value;
+    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
+static inline void outl(uint16_t port, uint32_t value)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
 static inline void interrupts_off(void) { __asm__ volatile("cli" : : : "memory"); }
