@@ -127,6 +127,8 @@ int cl_processor_count(void) {
 
 uint64_t cl_tsc(void) { return __rdtsc(); }
 
+void cl_relax(void) { _mm_pause(); }
+
 void cl_sleep(int64_t ns) {
     struct timespec t = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
     while (nanosleep(&t, &t) && errno == EINTR) { }

@@ -119,6 +119,14 @@ package final class SharedMapping: @unchecked Sendable {
         }
     }
 
+    /// Copies `count` bytes out, in place of what `bytes` held, into the memory it has if that suffices. Traps outside the mapping.
+    package func copyOut(at offset: Int, count: Int, into bytes: inout [UInt8]) {
+        precondition(offset >= 0 && count >= 0 && count <= length - offset, "read outside the mapping")
+        bytes.removeAll(keepingCapacity: true)
+        // SAFETY: bounds were checked against the mapping; what changes meanwhile is copied as before or after.
+        unsafe bytes.append(contentsOf: UnsafeRawBufferPointer(start: base + offset, count: count))
+    }
+
     /// Copies bytes in. Traps outside the mapping.
     package func copyIn(_ bytes: Span<UInt8>, at offset: Int) {
         let count = bytes.count

@@ -132,6 +132,20 @@ package final class Futex: @unchecked Sendable {
     /// Wakes every waiter.
     package func wake() { _ = unsafe cl_futex_wake(word, .max) }
 
+    /// Looks at the word again and again, for as long as it holds `value` and at most `duration`, without giving up the CPU; whether it does not hold it any more.
+    package func watch(while value: UInt32, for duration: Duration) -> Bool {
+        if self.value != value { return true }
+        if duration <= .zero { return false }
+        let end = SystemClock.deadline(after: duration)
+        repeat {
+            for _ in 0..<16 {
+                cl_relax()
+                if self.value != value { return true }
+            }
+        } while SystemClock.monotonic() < end
+        return false
+    }
+
     /// Waits while the word holds `value`, at most `timeout` (`nil`: for ever). May return early.
     package func wait(while value: UInt32, timeout: Duration? = nil) {
         _ = unsafe cl_futex_wait(word, value, timeout?.nanoseconds ?? -1)

@@ -32,6 +32,7 @@ int cl_signalfd_take(int fd);                               // the signal's numb
 #define CL_CLOCK_MONOTONIC 1
 #define CL_CLOCK_MONOTONIC_RAW 4
 int64_t cl_now(int clock);                                  // nanoseconds
+void cl_relax(void);                                        // PAUSE
 uint64_t cl_tsc(void);
 int cl_processor_count(void);                               // CPUs this process may run on
 void cl_sleep(int64_t ns);

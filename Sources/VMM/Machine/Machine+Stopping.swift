@@ -17,7 +17,7 @@ extension Machine {
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
     /// Dropping the result runs them again, too.
     func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
-        let stop = begin(stopping)
+        let stop = begin(stopping, watching: hasCPUForEach ? Self.moment : .zero)
         if !stop.done.wait(timeout: timeout), stop.giveUp() {
             throw late(within: timeout)
         }
@@ -41,7 +41,8 @@ extension Machine {
     /// not come in time is not waited for either.
     func practise(_ stopping: Stopping, within limit: Duration) throws(VMMError) {
         let threads = threads
-        let stop = Stop(of: threads.count, isOpen: true)
+        let began = SystemClock.monotonic()
+        let stop = Stop(of: threads.count, isOpen: true, glance: .microseconds(200))
         for (index, thread) in threads.enumerated() {
             thread.interrupt { _ in
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
@@ -50,19 +51,25 @@ extension Machine {
         if !stop.done.wait(timeout: limit), stop.abandon() { return }
         while !stop.done.wait(timeout: Self.patience) {}
         if let failure = stop.failure { throw failure }
+        notePractice(since: began)
     }
 
-    private func begin(_ stopping: Stopping) -> Stop {
+    /// `watching`: how long each thread stays awake where it waits for others.
+    private func begin(_ stopping: Stopping, watching: Duration = .zero) -> Stop {
         let threads = threads
-        let stop = Stop(of: threads.count)
+        let stop = Stop(of: threads.count, glance: glance, watching: watching)
         for (index, thread) in threads.enumerated() {
             thread.park { _ in
                 stop.arrive(stopping.whenAllHaveStopped)
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
+                stop.stayAwake()
             }
         }
         return stop
     }
+
+    /// How long a thread watches for what others are about to do.
+    static let moment = Duration.microseconds(100)
 
     /// How long anything may take that a parked vCPU's thread does.
     static let patience = Duration.seconds(5)
@@ -92,14 +99,18 @@ private final class Stop: Sendable {
     private let decision: Atomic<UInt32>
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
+    /// How long a vCPU's thread watches for the others to stop before it sleeps.
+    private let watching: Duration
     /// Opened when the last one is done.
-    let done = Latch(glance: .microseconds(200))
+    let done: Latch
 
     /// `isOpen`: nobody waits for others.
-    init(of count: Int, isOpen: Bool = false) {
+    init(of count: Int, isOpen: Bool = false, glance: Duration, watching: Duration = .zero) {
+        self.watching = watching
         decision = Atomic(isOpen ? Gate.open : Gate.closed)
         running = Atomic(count)
         unfinished = Atomic(count)
+        done = Latch(glance: glance)
         done.close(for: 1)
     }
 
@@ -109,6 +120,7 @@ private final class Stop: Sendable {
     /// A vCPU has stopped. Returns when all have, and the last of them has done `whenAllHaveStopped`; or when it was given up.
     func arrive(_ whenAllHaveStopped: () throws(VMMError) -> Void) {
         guard running.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
+            if gate.watch(while: Gate.closed, for: watching) { return }
             while gate.value == Gate.closed { gate.wait(while: Gate.closed) }
             return
         }
@@ -126,6 +138,10 @@ private final class Stop: Sendable {
         if failure == nil { failures.catching { () throws(VMMError) in isAwaited = try stopping.whenAllAreDone() } }
         done.arrive(quietly: isAwaited)
     }
+
+    /// Watches for the end for a moment: the incoming worker's first thread is to run on one of these CPUs then, and waking it there takes three times as
+    /// long where the CPU is idle.
+    func stayAwake() { _ = done.isOpen(watching: watching) }
 
     /// `false`: too late, all have stopped.
     func giveUp() -> Bool {

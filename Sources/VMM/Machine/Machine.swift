@@ -21,7 +21,13 @@ final class Machine: Sendable {
     /// capability came soon after (6.3).
     private let takesStateFromAnyThread: Bool
     private let threadList = Mutex<[VCPUThread]>([])
+    /// The threads, by number, that do what concerns every vCPU: the first one, and as many others as can run at the same time.
+    private let crew: [Int]
+    /// Whether all vCPUs' threads can run at the same time.
+    let hasCPUForEach: Bool
     let latch = Latch()
+    /// Nanoseconds that practice took.
+    private let practised = Atomic<Int64>(0)
     /// Readable when the guest has ended.
     let event: EventDescriptor
     private let ending = Mutex<GuestEnding?>(nil)
@@ -34,6 +40,9 @@ final class Machine: Sendable {
         memory = parts.memory
         vcpus = parts.vcpus
         takesStateFromAnyThread = parts.vm.value(of: .maskedPMUEvents) > 0
+        let side = Self.crew(of: parts.vcpus.count, boundTo: blueprint.affinities, processors: SystemClock.processorCount)
+        hasCPUForEach = side.count == parts.vcpus.count
+        crew = takesStateFromAnyThread ? side : Array(parts.vcpus.indices)
         devices = parts.devices
         tscKHz = parts.tscKHz
         dmaSpaces = parts.dmaSpaces
@@ -41,6 +50,29 @@ final class Machine: Sendable {
         stateIO = parts.vcpus.map { VCPUStateIO(vm: machineVM, vcpu: $0, plan: blueprint.msrs) }
         event = try doing("making an eventfd") { () throws(Errno) in try EventDescriptor() }
     }
+
+    /// Of so many threads those that can run beside the first one and each other, on so many CPUs: a thread that waits for the CPU of another one only
+    /// costs that one's time.
+    static func crew(of threads: Int, boundTo affinities: [[UInt64]], processors: Int) -> [Int] {
+        var taken = [UInt64](repeating: 0, count: SystemThread.everyCPU.count)
+        var crew: [Int] = []
+        for index in 0..<threads where crew.count < processors {
+            let affinity = index < affinities.count ? affinities[index] : []
+            if !affinity.isEmpty {
+                guard let word = affinity.indices.first(where: { $0 < taken.count && affinity[$0] & ~taken[$0] != 0 }) else { continue }
+                let free = affinity[word] & ~taken[word]
+                taken[word] |= free & ~(free &- 1)
+            }
+            crew.append(index)
+        }
+        return crew
+    }
+
+    /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: there are to
+    /// be two or three.
+    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 10_000_000)) }
+
+    func notePractice(since began: Int64) { practised.store(SystemClock.monotonic() - began, ordering: .relaxed) }
 
     var firstVCPU: VCPU { vcpus[0] }
     var threads: [VCPUThread] { threadList.withLock { $0 } }
@@ -128,28 +160,48 @@ final class Machine: Sendable {
         threads.count { $0.isAlive(within: timeout) }
     }
 
-    /// Does something once for every vCPU and waits for all. The calling thread begins with the first one, which would only wait, the others with
-    /// their own, and whoever is done goes on with one that nobody has begun, where KVM allows it: a thread that has to wait for a CPU holds nobody
-    /// up. The vCPUs are parked: their threads do nothing else.
-    func forEveryVCPU(_ body: @escaping @Sendable (VCPUThread, Int) throws(VMMError) -> Void) throws(VMMError) {
+    /// Does something once for every vCPU, with what `preparing` gives, and waits for all. The calling thread prepares and begins with the first one, the
+    /// rest of the crew with their own, and whoever is done goes on with one that nobody has begun, where KVM allows it: a thread that has to wait for a
+    /// CPU holds nobody up. The vCPUs are parked: their threads do nothing else.
+    ///
+    /// - Parameter isPractice: a guest runs elsewhere, maybe on the same CPUs: nobody watches for what comes next.
+    @discardableResult
+    func forEveryVCPU<Input: Sendable>(
+        isPractice: Bool = false, preparing: () throws(VMMError) -> Input,
+        _ body: @escaping @Sendable (Input, VCPUThread, Int) throws(VMMError) -> Void
+    ) throws(VMMError) -> Input {
         let threads = threads
         let claims = threads.map { _ in Claim() }
         let failures = FailureBox()
         let latch = latch
         let others = takesStateFromAnyThread ? threads.count - 1 : 0
-        let work: @Sendable (Int) -> Void = { own in
+        let watching = !isPractice && (takesStateFromAnyThread || hasCPUForEach) ? Self.moment : .zero
+        let work: @Sendable (Input, Int) -> Void = { input, own in
             for offset in 0...others {
                 let index = (own + offset) % threads.count
                 guard claims[index].take() else { continue }
-                failures.catching { () throws(VMMError) in try body(threads[index], index) }
+                failures.catching { () throws(VMMError) in try body(input, threads[index], index) }
                 latch.arrive()
             }
         }
         latch.close(for: threads.count)
-        for (index, thread) in threads.enumerated().dropFirst() { thread.park { _ in work(index) } }
-        work(0)
-        guard latch.wait(timeout: Self.patience) else { throw VMMError("a vCPU's thread did not finish its work") }
+        // They are awake when there is something to do.
+        let prepared = Prepared<Input>()
+        for index in crew where index != 0 {
+            threads[index].park(thenWatching: watching) { _ in
+                if let input = prepared.wait(watching: watching) { work(input, index) }
+            }
+        }
+        let input: Input
+        do throws(VMMError) { input = try preparing() } catch {
+            prepared.end(with: nil)
+            throw error
+        }
+        prepared.end(with: input)
+        work(input, 0)
+        guard latch.wait(timeout: Self.patience, watching: watching) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = failures.value { throw failure }
+        return input
     }
 
     /// Does something on the first vCPU's thread, which like all others is parked, and waits for it; patiently where the outcome `isPatient`.
@@ -157,7 +209,7 @@ final class Machine: Sendable {
         isPatient: @escaping @Sendable (Value) -> Bool = { _ in false }, _ body: @escaping @Sendable () throws(VMMError) -> Value
     ) throws(VMMError) -> Value {
         let result = Mutex<Result<Value, VMMError>?>(nil)
-        let done = Latch(glance: .microseconds(200))
+        let done = Latch(glance: glance)
         done.close(for: 1)
         guard let first = threads.first else { throw VMMError("there are no vCPUs") }
         first.park { _ in
@@ -177,6 +229,25 @@ final class Machine: Sendable {
     func carryEnding(_ carried: GuestEnding) {
         ending.withLock { $0 = carried }
         event.signal()
+    }
+}
+
+/// What one thread prepares and others wait for.
+private final class Prepared<Value: Sendable>: Sendable {
+    private let value = Mutex<Value?>(nil)
+    private let isOver = Futex()
+
+    /// `nil`: nothing came of it.
+    func end(with value: Value?) {
+        self.value.withLock { $0 = value }
+        isOver.set(1)
+    }
+
+    func wait(watching: Duration) -> Value? {
+        if !isOver.watch(while: 0, for: watching) {
+            while isOver.value == 0 { isOver.wait(while: 0) }
+        }
+        return value.withLock { $0 }
     }
 }
 

@@ -48,13 +48,17 @@ struct DecodedCheckpoint: Sendable {
 }
 
 extension Machine {
-    /// Puts the saved state into this machine, which has never run. It stays stopped.
-    func restore(_ saved: DecodedCheckpoint) throws(VMMError) {
-        if saved.machine.fingerprint != fingerprint.bytes {
-            throw VMMError(
-                "the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
-        }
-        try forEveryVCPU { thread, index throws(VMMError) in
+    /// Reads a checkpoint and puts it into this machine, which has never run. It stays stopped.
+    @discardableResult
+    func restore(isPractice: Bool = false, _ read: () throws(VMMError) -> DecodedCheckpoint) throws(VMMError) -> DecodedCheckpoint {
+        let saved = try forEveryVCPU(isPractice: isPractice) { () throws(VMMError) in
+            let saved = try read()
+            if saved.machine.fingerprint != fingerprint.bytes {
+                throw VMMError(
+                    "the guest would see another machine: fingerprint \(text(fingerprint.bytes)), saved was \(text(saved.machine.fingerprint))")
+            }
+            return saved
+        } _: { saved, thread, index throws(VMMError) in
             let io = self.stateIO[index]
             let state = try doing("checkpoint") { () throws(CheckpointError) in try saved.vcpu(index) }
             try io.restore(state, to: thread.vcpu)
@@ -72,17 +76,21 @@ extension Machine {
         case .powerOff: carryEnding(.powerOff)
         case .reset: carryEnding(.reset)
         }
+        return saved
     }
 
     /// Puts a machine that has never run into the state it is in, by a checkpoint that its rehearsal has written.
     func practiseLoading(
         _ rehearsal: [UInt8], writtenBy generation: UInt32, understanding ranges: [Checkpoint.SectionRange]
     ) throws(VMMError) {
-        let decoded = try doing("rehearsal") { () throws(CheckpointError) in
-            try DecodedCheckpoint(rehearsal, for: self, writtenBy: generation, understanding: ranges)
+        let began = SystemClock.monotonic()
+        try restore(isPractice: true) { () throws(VMMError) in
+            try doing("rehearsal") { () throws(CheckpointError) in
+                try DecodedCheckpoint(rehearsal, for: self, writtenBy: generation, understanding: ranges)
+            }
         }
-        try restore(decoded)
         for thread in threads { thread.beforeRunning(nil) }
+        notePractice(since: began)
     }
 
     private func text(_ bytes: [UInt8]) -> String {

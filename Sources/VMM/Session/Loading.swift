@@ -1,6 +1,7 @@
 internal import Checkpoint
 internal import Handover
 internal import LinuxSystem
+internal import Synchronization
 
 /// What a prepared worker does with a checkpoint, on the first vCPU's thread, which runs the guest next: step by step as ordered, or taking over.
 final class Loading: Sendable {
@@ -29,13 +30,20 @@ final class Loading: Sendable {
     private let commitment: Commitment
     private let failpoints: Failpoints
     private let understood: [Checkpoint.SectionRange]
+    /// Memory for the private copy.
+    private let room: Mutex<[UInt8]>
 
-    init(into machine: Machine, of session: WorkerSession, from checkpoint: SharedMapping, _ commitment: Commitment) {
+    /// `room`: the copy of the checkpoint goes where these bytes are. What was used a moment ago need not be asked of the kernel, page by page, while
+    /// the guest stands.
+    init(
+        into machine: Machine, of session: WorkerSession, from checkpoint: SharedMapping, _ commitment: Commitment, room: consuming sending [UInt8]
+    ) {
         self.machine = machine
         self.checkpoint = checkpoint
         self.commitment = commitment
         failpoints = session.failpoints
         understood = session.understood
+        self.room = Mutex(room)
     }
 
     /// Copies, verifies and decodes the checkpoint and puts it into the machine that was built. Nothing shared is touched. The machine is of no use
@@ -49,12 +57,16 @@ final class Loading: Sendable {
         let length = length == 0 ? try announcedLength() : length
         if length > checkpoint.length { throw VMMError("a checkpoint of \(length) bytes does not fit its memory") }
         try failpoints.reached(.load)
-        let bytes = checkpoint.copyOut(at: 0, count: Int(length))
-        if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
-        let decoded = try doing("checkpoint") { () throws(CheckpointError) in
-            try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), understanding: understood)
+        let decoded = try machine.restore { () throws(VMMError) in
+            let bytes = room.withLock { room in
+                checkpoint.copyOut(at: 0, count: Int(length), into: &room)
+                return room
+            }
+            if digest != 0, CheckpointDigest.of(bytes) != digest { throw VMMError("the checkpoint is not the one that was announced") }
+            return try doing("checkpoint") { () throws(CheckpointError) in
+                try DecodedCheckpoint(bytes, for: machine, writtenBy: try writer(of: bytes), understanding: understood)
+            }
         }
-        try machine.restore(decoded)
         try failpoints.reached(.loaded)
         return Loaded(began: began, loaded: SystemClock.monotonic(), isPaused: decoded.machine.isPaused)
     }

@@ -148,7 +148,7 @@ extension WorkerSession {
     private func startLoading() throws(VMMError) -> Loading {
         guard let commitment else { throw VMMError("there is no commit word here") }
         let checkpoint = if let mapped = self.checkpoint { mapped } else { try leases.checkpoint(writable: false, vcpus: 0) }
-        let loading = Loading(into: try current(), of: self, from: checkpoint, commitment)
+        let loading = Loading(into: try current(), of: self, from: checkpoint, commitment, room: rehearsal.take() ?? [])
         phase = .loading
         self.loading = loading
         return loading
@@ -156,7 +156,6 @@ extension WorkerSession {
 
     private func note(_ loaded: Loading.Loaded) -> Report {
         phase = .loaded
-        rehearsal = nil
         isPaused = loaded.isPaused
         let report = Report.loaded(began: loaded.began, loaded: loaded.loaded)
         loadedReport = report
@@ -166,7 +165,6 @@ extension WorkerSession {
     /// Half restored: this worker is of no use any more.
     private func noteFailedLoad() throws(VMMError) {
         phase = .failed
-        rehearsal = nil
         try current().setPinned(false)
     }
 

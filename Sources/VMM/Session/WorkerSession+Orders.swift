@@ -113,7 +113,11 @@ extension WorkerSession {
         let bytes = try Saving.rehearse(machine, in: room, image: image, generation: generation)
         try machine.practiseLoading(bytes, writtenBy: generation, understanding: understood)
         self.room = room
-        return bytes
+        // A copy, in memory of its own: the room's is written to again, and so is this.
+        var copy: [UInt8] = []
+        copy.reserveCapacity(bytes.count + (16 << 10))
+        copy += bytes
+        return copy
     }
 
     private func pause() throws(VMMError) -> Report {

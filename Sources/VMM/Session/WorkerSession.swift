@@ -27,7 +27,7 @@ final class WorkerSession {
     var checkpoint: SharedMapping?
     /// From the order to load, or to take over, until the guest runs here.
     var loading: Loading?
-    /// A checkpoint of the machine as it was built, until one is loaded.
+    /// A checkpoint of the machine as it was built, until one is to be loaded.
     var rehearsal: [UInt8]?
     var isPaused = false
     /// CLOCK_MONOTONIC when an operator paused the machine here.

@@ -39,6 +39,8 @@ final class VCPUThread: Sendable {
     private struct Mail {
         var goal = Goal.park
         var work: Work?
+        /// How long it watches for the next letter, after the work, before it sleeps.
+        var watching = Duration.zero
         var beforeRunning: Finishing?
         var pings: UInt32 = 0
         /// Orders nobody has been told about yet.
@@ -101,11 +103,13 @@ final class VCPUThread: Sendable {
         }
     }
 
-    /// Leaves the guest, completes what was half done, and does `work` at once. No arrival: `work` tells whoever waits.
-    func park(then work: @escaping Work) {
+    /// Leaves the guest, completes what was half done, does `work` at once, and watches for the next order before it sleeps. No arrival: `work` tells
+    /// whoever waits.
+    func park(thenWatching watching: Duration = .zero, then work: @escaping Work) {
         post {
             $0.goal = .park
             $0.work = work
+            $0.watching = watching
         }
     }
 
@@ -184,10 +188,11 @@ final class VCPUThread: Sendable {
         var seen = letters.value &- 1
         var goal = Goal.park
         var pings: UInt32 = 0
+        var watching = Duration.zero
         while goal != .finish {
             if letters.value != seen {
                 seen = letters.value
-                takeMail(&goal, &pings)
+                watching = takeMail(&goal, &pings)
                 continue
             }
             switch goal {
@@ -198,16 +203,20 @@ final class VCPUThread: Sendable {
                     mail.withLock { if $0.goal == .run { $0.goal = .park } }
                     stateWord.set(VCPUThreadState.parked.rawValue)
                 }
-            case .park, .finish: letters.wait(while: seen)
+            case .park, .finish:
+                if !letters.watch(while: seen, for: watching) { letters.wait(while: seen) }
+                watching = .zero
             }
         }
         stateWord.set(VCPUThreadState.finished.rawValue)
     }
 
-    private func takeMail(_ goal: inout Goal, _ pings: inout UInt32) {
+    /// Returns how long to watch for more.
+    private func takeMail(_ goal: inout Goal, _ pings: inout UInt32) -> Duration {
         let letter = mail.withLock { mail in
             defer {
                 mail.work = nil
+                mail.watching = .zero
                 mail.orders = 0
                 if mail.goal == .run { mail.beforeRunning = nil }
             }
@@ -228,6 +237,7 @@ final class VCPUThread: Sendable {
         goal = letter.goal
         letter.work?(vcpu)
         for _ in 0..<letter.orders { arrivals.arrive() }
+        return letter.watching
     }
 
     /// Runs the guest to its next exit and handles it; `false` when the guest cannot go on.
