@@ -146,6 +146,11 @@ package final class Futex: @unchecked Sendable {
         return false
     }
 
+    /// Waits while the word holds `value`, with open eyes for as long as `watching` says. May return early.
+    package func wait(while value: UInt32, watching: Duration) {
+        if !watch(while: value, for: watching) { wait(while: value) }
+    }
+
     /// Waits while the word holds `value`, at most `timeout` (`nil`: for ever). May return early.
     package func wait(while value: UInt32, timeout: Duration? = nil) {
         _ = unsafe cl_futex_wait(word, value, timeout?.nanoseconds ?? -1)

@@ -17,7 +17,7 @@ extension Machine {
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
     /// Dropping the result runs them again, too.
     func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
-        let stop = begin(stopping, watching: hasCPUForEach ? Self.moment : .zero)
+        let stop = begin(stopping, glance: glance, watching: hasCPUForEach ? Self.moment : .zero)
         if !stop.done.wait(timeout: timeout), stop.giveUp() {
             throw late(within: timeout)
         }
@@ -42,7 +42,7 @@ extension Machine {
     func practise(_ stopping: Stopping, within limit: Duration) throws(VMMError) {
         let threads = threads
         let began = SystemClock.monotonic()
-        let stop = Stop(of: threads.count, isOpen: true, glance: .microseconds(200))
+        let stop = Stop(of: threads.count, isOpen: true, glance: nil)
         for (index, thread) in threads.enumerated() {
             thread.interrupt { _ in
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
@@ -54,15 +54,16 @@ extension Machine {
         notePractice(since: began)
     }
 
-    /// `watching`: how long each thread stays awake where it waits for others.
-    private func begin(_ stopping: Stopping, watching: Duration = .zero) -> Stop {
+    /// - Parameters:
+    ///   - glance: how often the caller looks whether it is done; `nil`: it is woken.
+    ///   - watching: how long each thread stays awake where it waits for others.
+    private func begin(_ stopping: Stopping, glance: Duration? = nil, watching: Duration = .zero) -> Stop {
         let threads = threads
         let stop = Stop(of: threads.count, glance: glance, watching: watching)
         for (index, thread) in threads.enumerated() {
             thread.park { _ in
                 stop.arrive(stopping.whenAllHaveStopped)
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
-                stop.stayAwake()
             }
         }
         return stop
@@ -105,7 +106,7 @@ private final class Stop: Sendable {
     let done: Latch
 
     /// `isOpen`: nobody waits for others.
-    init(of count: Int, isOpen: Bool = false, glance: Duration, watching: Duration = .zero) {
+    init(of count: Int, isOpen: Bool = false, glance: Duration?, watching: Duration = .zero) {
         self.watching = watching
         decision = Atomic(isOpen ? Gate.open : Gate.closed)
         running = Atomic(count)
@@ -120,8 +121,7 @@ private final class Stop: Sendable {
     /// A vCPU has stopped. Returns when all have, and the last of them has done `whenAllHaveStopped`; or when it was given up.
     func arrive(_ whenAllHaveStopped: () throws(VMMError) -> Void) {
         guard running.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
-            if gate.watch(while: Gate.closed, for: watching) { return }
-            while gate.value == Gate.closed { gate.wait(while: Gate.closed) }
+            while gate.value == Gate.closed { gate.wait(while: Gate.closed, watching: watching) }
             return
         }
         guard decide(Gate.closed, Gate.open) else { return }
@@ -133,15 +133,16 @@ private final class Stop: Sendable {
     func finish(_ own: () throws(VMMError) -> Void, _ stopping: Machine.Stopping) {
         guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
         if failure == nil { failures.catching(own) }
-        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0, decide(Gate.open, Gate.ending) else { return }
+        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
+            // The incoming worker's first thread is to run on one of these CPUs next, and waking it takes three times as long where the CPU is idle.
+            _ = done.isOpen(watching: watching)
+            return
+        }
+        guard decide(Gate.open, Gate.ending) else { return }
         var isAwaited = false
         if failure == nil { failures.catching { () throws(VMMError) in isAwaited = try stopping.whenAllAreDone() } }
         done.arrive(quietly: isAwaited)
     }
-
-    /// Watches for the end for a moment: the incoming worker's first thread is to run on one of these CPUs then, and waking it there takes three times as
-    /// long where the CPU is idle.
-    func stayAwake() { _ = done.isOpen(watching: watching) }
 
     /// `false`: too late, all have stopped.
     func giveUp() -> Bool {

@@ -21,7 +21,8 @@ final class Machine: Sendable {
     /// capability came soon after (6.3).
     private let takesStateFromAnyThread: Bool
     private let threadList = Mutex<[VCPUThread]>([])
-    /// The threads, by number, that do what concerns every vCPU: the first one, and as many others as can run at the same time.
+    /// The threads, by number, that do what concerns every vCPU: the first one, and as many others as can run at the same time; all, where each must take
+    /// its own vCPU's state.
     private let crew: [Int]
     /// Whether all vCPUs' threads can run at the same time.
     let hasCPUForEach: Bool
@@ -52,7 +53,7 @@ final class Machine: Sendable {
     }
 
     /// Of so many threads those that can run beside the first one and each other, on so many CPUs: a thread that waits for the CPU of another one only
-    /// costs that one's time.
+    /// costs that one's time. Each takes the first CPU that is left, so that there may be fewer than could be.
     static func crew(of threads: Int, boundTo affinities: [[UInt64]], processors: Int) -> [Int] {
         var taken = [UInt64](repeating: 0, count: SystemThread.everyCPU.count)
         var crew: [Int] = []
@@ -68,9 +69,9 @@ final class Machine: Sendable {
         return crew
     }
 
-    /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: there are to
-    /// be two or three.
-    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 10_000_000)) }
+    /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: as they work
+    /// there are to be two or three.
+    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 2_000_000)) }
 
     func notePractice(since began: Int64) { practised.store(SystemClock.monotonic() - began, ordering: .relaxed) }
 
@@ -185,19 +186,23 @@ final class Machine: Sendable {
             }
         }
         latch.close(for: threads.count)
-        // They are awake when there is something to do.
         let prepared = Prepared<Input>()
-        for index in crew where index != 0 {
-            threads[index].park(thenWatching: watching) { _ in
-                if let input = prepared.wait(watching: watching) { work(input, index) }
+        func rouse() {
+            for index in crew where index != 0 {
+                threads[index].park(thenWatching: watching) { _ in
+                    if let input = prepared.wait(watching: watching) { work(input, index) }
+                }
             }
         }
+        // They are awake when there is something to do; beside a guest that runs, not before.
+        if !isPractice { rouse() }
         let input: Input
         do throws(VMMError) { input = try preparing() } catch {
             prepared.end(with: nil)
             throw error
         }
         prepared.end(with: input)
+        if isPractice { rouse() }
         work(input, 0)
         guard latch.wait(timeout: Self.patience, watching: watching) else { throw VMMError("a vCPU's thread did not finish its work") }
         if let failure = failures.value { throw failure }
@@ -244,9 +249,7 @@ private final class Prepared<Value: Sendable>: Sendable {
     }
 
     func wait(watching: Duration) -> Value? {
-        if !isOver.watch(while: 0, for: watching) {
-            while isOver.value == 0 { isOver.wait(while: 0) }
-        }
+        while isOver.value == 0 { isOver.wait(while: 0, watching: watching) }
         return value.withLock { $0 }
     }
 }

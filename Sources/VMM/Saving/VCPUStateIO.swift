@@ -117,7 +117,7 @@ package final class VCPUStateIO: Sendable {
     }
 
     /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on any thread that has the
-    /// vCPU to itself (``Machine/forEveryVCPU(_:)``), before its first run. Guest memory is not touched.
+    /// vCPU to itself (``Machine/forEveryVCPU(isPractice:preparing:_:)``), before its first run. Guest memory is not touched.
     package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
         let frequency = tscKHz.load(ordering: .relaxed)
         if state.tscKHz != 0, frequency != 0, frequency != state.tscKHz {

@@ -204,7 +204,7 @@ final class VCPUThread: Sendable {
                     stateWord.set(VCPUThreadState.parked.rawValue)
                 }
             case .park, .finish:
-                if !letters.watch(while: seen, for: watching) { letters.wait(while: seen) }
+                letters.wait(while: seen, watching: watching)
                 watching = .zero
             }
         }
