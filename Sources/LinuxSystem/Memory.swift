@@ -109,22 +109,19 @@ package final class SharedMapping: @unchecked Sendable {
 
     /// Copies `count` bytes out. Traps outside the mapping.
     package func copyOut(at offset: Int, count: Int) -> [UInt8] {
-        precondition(offset >= 0 && count >= 0 && count <= length - offset, "read outside the mapping")
-        return unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, used in
-            if count > 0, let start = buffer.baseAddress {
-                // SAFETY: bounds were checked against the mapping.
-                unsafe cl_copy_in(start, base + offset, count)
-            }
-            used = count
-        }
+        var bytes: [UInt8] = []
+        copyOut(at: offset, count: count, into: &bytes)
+        return bytes
     }
 
     /// Copies `count` bytes out, in place of what `bytes` held, into the memory it has if that suffices. Traps outside the mapping.
     package func copyOut(at offset: Int, count: Int, into bytes: inout [UInt8]) {
         precondition(offset >= 0 && count >= 0 && count <= length - offset, "read outside the mapping")
-        bytes.removeAll(keepingCapacity: true)
-        // SAFETY: bounds were checked against the mapping; what changes meanwhile is copied as before or after.
-        unsafe bytes.append(contentsOf: UnsafeRawBufferPointer(start: base + offset, count: count))
+        if bytes.count > count { bytes.removeLast(bytes.count - count) } else { bytes += repeatElement(0, count: count - bytes.count) }
+        unsafe bytes.withUnsafeMutableBufferPointer { buffer in
+            // SAFETY: bounds were checked against the mapping, and the buffer has `count` bytes.
+            if let start = buffer.baseAddress { unsafe cl_copy_in(start, base + offset, count) }
+        }
     }
 
     /// Copies bytes in. Traps outside the mapping.
