@@ -3,11 +3,14 @@
 #include "clinux_threads.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -27,23 +30,35 @@ static void leave_terminal(void) {
     syscall(SYS_rt_sigaction, SIGHUP, &ignored, NULL, 8);
 }
 
-// Runs in the child, between clone and execveat, in the parent's memory: raw system calls only, since glibc's wrappers act for all of the
-// parent's threads, and nothing is written but this stack.
+// Where what children are given is put for them: low numbers, so that a child copies a few descriptors and not the thousands that its parent may have.
+static struct { pthread_mutex_t lock; int count, numbers[CL_SPAWN_LIMIT + 1]; } window = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+// Numbers that are nobody else's, from here on: above those that a child's descriptors end up at.
+static int widen_window(int count, int any) {
+    for (; window.count < count; window.count++) {
+        int number = fcntl(any, F_DUPFD_CLOEXEC, CL_SPAWN_LIMIT);
+        if (number < 0) return -errno;
+        window.numbers[window.count] = number;
+    }
+    return 0;
+}
+
+// What a child was given is not ours any more, or its other ends would never see an end.
+static void clear_window(int count, int nothing) {
+    for (int i = 0; i < count; i++) dup3(nothing, window.numbers[i], O_CLOEXEC);
+}
+
+// Runs in the child, between clone and execveat, in the parent's memory and first with its descriptors: raw system calls only, since glibc's wrappers act for
+// all of the parent's threads, and nothing is written but this stack.
 static void become(const struct cl_spawn *r) {
-    int n = r->descriptor_count;
-    // Copies are parked above every number that is still to be copied, and above those they end up at.
-    int parked = r->executable > n ? r->executable : n;
-    for (int i = 0; i < n; i++) if (r->descriptors[i] > parked) parked = r->descriptors[i];
-    parked++;
+    int n = r->descriptor_count, last = 0;
+    for (int i = 0; i <= n; i++) if (window.numbers[i] > last) last = window.numbers[i];
+    if (syscall(SYS_close_range, (unsigned)(last + 1), ~0u, CLOSE_RANGE_UNSHARE) < 0) return;
     for (int i = 0; i < n; i++) {
-        if (syscall(SYS_dup3, r->descriptors[i], parked + i, O_CLOEXEC) < 0) return;
+        if (syscall(SYS_dup3, window.numbers[i], i, 0) < 0) return;
     }
-    if (syscall(SYS_dup3, r->executable, parked + n, O_CLOEXEC) < 0) return;
-    for (int i = 0; i < n; i++) {
-        if (syscall(SYS_dup3, parked + i, i, 0) < 0) return;
-    }
-    syscall(SYS_close_range, (unsigned)n, (unsigned)(parked - 1), 0u);
-    syscall(SYS_close_range, (unsigned)(parked + n + 1), ~0u, 0u);
+    if (syscall(SYS_dup3, window.numbers[n], n, O_CLOEXEC) < 0) return;
+    if (syscall(SYS_close_range, (unsigned)(n + 1), ~0u, 0u) < 0) return;
 
     cl_thread_slice(0, 0);                                  // not that of the thread that starts it
     if (r->own_group) leave_terminal();
@@ -65,7 +80,7 @@ static void become(const struct cl_spawn *r) {
     if (r->no_new_privileges && syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return;
     unsigned long nothing = 0;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &nothing, NULL, 8);
-    syscall(SYS_execveat, parked + n, "", r->arguments, r->environment, AT_EMPTY_PATH);
+    syscall(SYS_execveat, n, "", r->arguments, r->environment, AT_EMPTY_PATH);
 }
 
 static int child(void *request) {
@@ -75,19 +90,32 @@ static int child(void *request) {
 }
 
 int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {
-    if (request->descriptor_count < 0 || request->descriptor_count > 64) return -EINVAL;
-    // The child borrows our memory until it executes (clone(2), CLONE_VFORK). A copy would cost as much as we have memory, and all our threads page
-    // faults afterwards. Handlers are the parent's until then, but every signal is blocked, and ours do nothing.
+    int n = request->descriptor_count;
+    if (n < 0 || n > CL_SPAWN_LIMIT) return -EINVAL;
     static int usual = -1;
     if (usual < 0) usual = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
-    _Alignas(16) char stack[16384];
-    int handle = -1;
+    int nothing = eventfd(0, EFD_CLOEXEC);
+    if (nothing < 0) return -errno;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int pid = clone(child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, (void *)(uintptr_t)request, &handle);
-    int error = errno;
+    pthread_mutex_lock(&window.lock);
+    int handle = -1, pid = -1, error = -widen_window(n + 1, nothing);
+    for (int i = 0; i <= n && !error; i++) {
+        if (dup3(i < n ? request->descriptors[i] : request->executable, window.numbers[i], O_CLOEXEC) < 0) error = errno;
+    }
+    if (!error) {
+        // The child borrows our memory until it executes (clone(2), CLONE_VFORK). A copy would cost as much as we have memory, and all our threads page
+        // faults afterwards. Handlers are the parent's until then, but every signal is blocked, and ours do nothing. Our descriptors it borrows as
+        // well, until it has copied those it needs.
+        _Alignas(16) char stack[16384];
+        pid = clone(child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_PIDFD | SIGCHLD, (void *)(uintptr_t)request, &handle);
+        if (pid < 0) error = errno;
+    }
+    clear_window(n + 1 < window.count ? n + 1 : window.count, nothing);
+    pthread_mutex_unlock(&window.lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    close(nothing);
     // A change of users in the child marks the memory, which is ours.
     if (request->uid != CL_KEEP_ID && usual == 1) prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     if (pid < 0) return -error;

@@ -17,6 +17,11 @@ package final class MSRBuffer: Sendable {
         for (position, index) in indices.enumerated() { buffer.store(index, at: 8 + 16 * position) }
     }
 
+    /// As many as it takes for all of `indices`, in their order.
+    package static func all(_ indices: [UInt32]) -> [MSRBuffer] {
+        stride(from: 0, to: indices.count, by: maximumCount).map { MSRBuffer(indices[$0..<min($0 + maximumCount, indices.count)]) }
+    }
+
     /// Room for ``maximumCount`` MSRs, and none yet.
     package init() { buffer = KernelBuffer(count: 8 + 16 * Self.maximumCount) }
 

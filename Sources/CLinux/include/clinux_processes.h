@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #define CL_KEEP_ID (-1)
+#define CL_SPAWN_LIMIT 64           // descriptors that a child can be given
 struct cl_spawn {
     int executable;                 // descriptor executed with execveat(AT_EMPTY_PATH)
     char *const *arguments;         // NULL-terminated

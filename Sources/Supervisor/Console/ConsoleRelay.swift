@@ -9,7 +9,7 @@ internal import SystemPackage
 /// it once they are in the log and with the clients, so a supervisor that is killed loses none. One thread serves all machines, and the guest waits
 /// for no client.
 final class ConsoleRelay: Sendable {
-    private struct Line {
+    fileprivate struct Line {
         let machine: String
         let stream: SharedDescriptor
         let log: ConsoleLog
@@ -23,17 +23,30 @@ final class ConsoleRelay: Sendable {
         /// Whether there is more to wait for than output of the guest and new clients.
         var isSpecial: Bool { !clients.isEmpty || guestIsFull || deadline != nil }
 
-        /// Whether one of these is its own, or others may have had something to say.
-        func concerns(_ ready: Set<CInt>) -> Bool {
-            isSpecial || ready.contains(stream.number) || (listener.map { ready.contains($0.file.number) } ?? false)
-        }
-
         var isFinished: Bool {
             guard let deadline else { return false }
             return !clients.contains(where: \.isBehind) || SystemClock.monotonic() >= deadline
         }
     }
-    private let lines = Mutex<[Line]>([])
+
+    private struct Lines {
+        /// By the number of the guest's stream.
+        var all: [CInt: Line] = [:]
+        /// The number of the guest's stream by that of the listener.
+        var listeners: [CInt: CInt] = [:]
+        /// Those for which ``Line/isSpecial`` holds. With many machines the others have mostly nothing to say, and are not looked at.
+        var special: Set<CInt> = []
+
+        func number(of machine: String) -> CInt? { all.first { $0.value.machine == machine && $0.value.deadline == nil }?.key }
+
+        /// After a change of one.
+        mutating func settle(_ number: CInt) {
+            guard let line = all[number] else { return }
+            if line.isFinished { all[number] = nil }
+            if line.isSpecial && !line.isFinished { special.insert(number) } else { special.remove(number) }
+        }
+    }
+    private let lines = Mutex(Lines())
     private let wake: EventDescriptor
     /// The streams and listeners of all machines that run.
     private let watched: WatchedDescriptors
@@ -59,23 +72,27 @@ final class ConsoleRelay: Sendable {
         let log = try ConsoleLog(path: logPath)
         try lines.withLock { lines throws(Errno) in
             try watched.add(stream.number)
-            if let listener { try watched.add(listener.file.number) }
-            lines.append(Line(machine: machine, stream: stream, log: log, listener: listener))
+            if let listener {
+                try watched.add(listener.file.number)
+                lines.listeners[listener.file.number] = stream.number
+            }
+            lines.all[stream.number] = Line(machine: machine, stream: stream, log: log, listener: listener)
         }
     }
 
     /// The machine is off: takes in what is left, and lets the clients go once they have it.
     func remove(machine: String) {
-        let deadline = SystemClock.monotonic() + Self.patience
         lines.withLock { lines in
-            for index in lines.indices where lines[index].machine == machine && lines[index].deadline == nil {
-                lines[index].listener?.remove()
-                watched.remove(lines[index].stream.number)
-                if let listener = lines[index].listener { watched.remove(listener.file.number) }
-                Self.drain(&lines[index])
-                lines[index].deadline = deadline
+            guard let number = lines.number(of: machine) else { return }
+            watched.remove(number)
+            if let listener = lines.all[number]?.listener {
+                listener.remove()
+                watched.remove(listener.file.number)
+                lines.listeners[listener.file.number] = nil
             }
-            lines.removeAll(where: \.isFinished)
+            lines.all[number]?.drain()
+            lines.all[number]?.deadline = SystemClock.monotonic() + Self.patience
+            lines.settle(number)
         }
         wake.signal()
     }
@@ -83,24 +100,19 @@ final class ConsoleRelay: Sendable {
     /// Attaches a client: the newest part of the past, then everything to come. `pending`: what it has typed already.
     func attach(machine: String, _ connection: SharedDescriptor, pending: [UInt8]) {
         lines.withLock { lines in
-            guard let index = lines.firstIndex(where: { $0.machine == machine && $0.deadline == nil }) else { return }
-            if !pending.isEmpty { try? lines[index].stream.descriptor.writeAll(pending) }
-            Self.attach(connection, to: &lines[index])
+            guard let number = lines.number(of: machine) else { return }
+            if !pending.isEmpty { try? lines.all[number]?.stream.descriptor.writeAll(pending) }
+            lines.all[number]?.attach(connection)
+            lines.settle(number)
         }
         wake.signal()
-    }
-
-    private static func attach(_ connection: SharedDescriptor, to line: inout Line) {
-        var client = ConsoleClient(connection)
-        client.give(line.log.tail(recall))
-        line.clients.append(client)
     }
 
     private func serveOnce() {
         var poll = Poll([(wake.descriptor.number, .readable), (watched.number, .readable)])
         var deadline: Int64?
         // Descriptors that are waited for here stay open until the wait is over.
-        let special = lines.withLock { $0.filter(\.isSpecial) }
+        let special = lines.withLock { lines in lines.special.compactMap { lines.all[$0] } }
         for line in special {
             if let end = line.deadline { deadline = min(deadline ?? end, end) } else if line.guestIsFull { poll.add(line.stream.number, .writable) }
             for client in line.clients {
@@ -111,36 +123,45 @@ final class ConsoleRelay: Sendable {
         wake.take()
         withExtendedLifetime(special) {
             lines.withLock { lines in
-                let ready = watched.ready()
-                // With many machines most have nothing to say.
-                for index in lines.indices where lines[index].concerns(ready) { Self.serve(&lines[index]) }
-                lines.removeAll(where: \.isFinished)
+                let ready = watched.ready().map { lines.listeners[$0] ?? $0 }
+                for number in lines.special.union(ready) {
+                    lines.all[number]?.serve()
+                    lines.settle(number)
+                }
             }
         }
     }
+}
 
-    private static func serve(_ line: inout Line) {
-        if line.deadline == nil {
-            while let connection = line.listener?.accept() { attach(connection, to: &line) }
-            drain(&line)
-            line.guestIsFull = false
+extension ConsoleRelay.Line {
+    fileprivate mutating func attach(_ connection: SharedDescriptor) {
+        var client = ConsoleClient(connection)
+        client.give(log.tail(ConsoleRelay.recall))
+        clients.append(client)
+    }
+
+    fileprivate mutating func serve() {
+        if deadline == nil {
+            while let connection = listener?.accept() { attach(connection) }
+            drain()
+            guestIsFull = false
         }
-        for index in line.clients.indices {
-            line.clients[index].flush()
-            if line.deadline == nil, !line.clients[index].passInput(to: line.stream) { line.guestIsFull = true }
-            line.clients[index].lookForEnd(guestTakes: !line.guestIsFull && line.deadline == nil)
+        for index in clients.indices {
+            clients[index].flush()
+            if deadline == nil, !clients[index].passInput(to: stream) { guestIsFull = true }
+            clients[index].lookForEnd(guestTakes: !guestIsFull && deadline == nil)
         }
-        line.clients.removeAll(where: \.isGone)
+        clients.removeAll(where: \.isGone)
     }
 
     /// Guest to log and clients.
-    private static func drain(_ line: inout Line) {
+    fileprivate mutating func drain() {
         // A worker that writes faster than this reads gets its turn like any other.
         for _ in 0..<16 {
-            guard let bytes = try? UnixSocket.peek(line.stream.descriptor, upTo: 16 << 10), !bytes.isEmpty else { return }
-            line.log.append(bytes)
-            for index in line.clients.indices { line.clients[index].give(bytes) }
-            _ = try? line.stream.descriptor.read(upTo: bytes.count)
+            guard let bytes = try? UnixSocket.peek(stream.descriptor, upTo: 16 << 10), !bytes.isEmpty else { return }
+            log.append(bytes)
+            for index in clients.indices { clients[index].give(bytes) }
+            _ = try? stream.descriptor.read(upTo: bytes.count)
         }
     }
 }

@@ -7,14 +7,15 @@ internal import SystemPackage
 /// A worker writes into a stream whose other end is in custody: it never waits for a log, it cannot fill the host's memory with one, and what it wrote while no
 /// supervisor ran is there afterwards, as far as the stream holds it.
 final class WorkerLogs: Sendable {
-    private struct Line {
+    fileprivate struct Line {
         let machine: String
         let generation: UInt32
         let stream: SharedDescriptor
         let log: ConsoleLog
         var hasEnded = false
     }
-    private let lines = Mutex<[Line]>([])
+    /// By the stream's number. With many workers most have nothing to say, and are not looked at.
+    private let lines = Mutex<[CInt: Line]>([:])
     private let watched: WatchedDescriptors
 
     init() throws(Errno) {
@@ -41,43 +42,45 @@ final class WorkerLogs: Sendable {
     func add(machine: String, generation: UInt32, stream: SharedDescriptor, path: String) throws(Errno) {
         try lines.withLock { lines throws(Errno) in
             let log: ConsoleLog
-            if let other = lines.first(where: { $0.machine == machine }) { log = other.log } else { log = try ConsoleLog(path: path) }
+            if let other = lines.values.first(where: { $0.machine == machine }) { log = other.log } else { log = try ConsoleLog(path: path) }
             try watched.add(stream.number)
-            lines.append(Line(machine: machine, generation: generation, stream: stream, log: log))
+            lines[stream.number] = Line(machine: machine, generation: generation, stream: stream, log: log)
         }
     }
 
     /// The worker has ended: what it wrote last is in the file when this returns.
     func finish(machine: String, generation: UInt32) {
         lines.withLock { lines in
-            for index in lines.indices where lines[index].machine == machine && lines[index].generation == generation {
-                Self.drain(&lines[index])
-                watched.remove(lines[index].stream.number)
-            }
-            lines.removeAll { $0.machine == machine && $0.generation == generation }
+            guard let number = lines.first(where: { $0.value.machine == machine && $0.value.generation == generation })?.key else { return }
+            lines[number]?.drain()
+            watched.remove(number)
+            lines[number] = nil
         }
     }
 
     private func serveOnce() {
         _ = try? Poll.one(watched.number, timeout: nil)
         lines.withLock { lines in
-            let ready = watched.ready()
-            for index in lines.indices where ready.contains(lines[index].stream.number) {
-                Self.drain(&lines[index])
-                if lines[index].hasEnded { watched.remove(lines[index].stream.number) }
+            for number in watched.ready() {
+                lines[number]?.drain()
+                if lines[number]?.hasEnded == true {
+                    watched.remove(number)
+                    lines[number] = nil
+                }
             }
-            lines.removeAll(where: \.hasEnded)
         }
     }
+}
 
-    private static func drain(_ line: inout Line) {
+extension WorkerLogs.Line {
+    fileprivate mutating func drain() {
         for _ in 0..<16 {
-            guard let bytes = try? line.stream.descriptor.read(upTo: 16 << 10) else { return }
+            guard let bytes = try? stream.descriptor.read(upTo: 16 << 10) else { return }
             if bytes.isEmpty {
-                line.hasEnded = true
+                hasEnded = true
                 return
             }
-            line.log.append(bytes)
+            log.append(bytes)
         }
     }
 }

@@ -24,7 +24,8 @@ struct MachineParts {
     let tscKHz: UInt32
     let dmaSpaces: [DMASpace]
 
-    /// Makes them in the order KVM wants: capabilities, interrupt controllers, slots, vCPUs.
+    /// Makes them in the order KVM wants: capabilities, slots, interrupt controllers, vCPUs. Slots come before what KVM puts on a bus of the VM: since Linux
+    /// 6.18 it lets go of the bus's old table in its own time, and a slot that is added meanwhile waits for that, 10 ms.
     init(
         _ lent: LentResources, name: String, vcpus count: Int, memory size: Int, pageSize: Int, devices specifications: [DeviceSpecification]
     ) throws(VMMError) {
@@ -34,13 +35,15 @@ struct MachineParts {
         try doing("setting up the VM") { () throws(Errno) in
             for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
             try vm.setScratchPages(taskState: MachineModel.taskStatePages, identityMap: MachineModel.identityMapPage)
-            try vm.createInterruptControllers()
-            try vm.setRoutes(MachineModel.interruptRoutes)
         }
         for (number, region) in memory.layout.regions.enumerated() {
             let slot = MemorySlot(
                 number: UInt32(number), guestAddress: region.address, size: UInt64(region.length), address: memory.hostAddress(of: region))
             try doing("adding RAM at \(hexadecimal(region.address))") { () throws(Errno) in try vm.setMemorySlot(slot) }
+        }
+        try doing("creating the interrupt controllers") { () throws(Errno) in
+            try vm.createInterruptControllers()
+            try vm.setRoutes(MachineModel.interruptRoutes)
         }
         var made: [VCPU] = []
         for index in 0..<count {

@@ -1,4 +1,5 @@
 package import KVM
+internal import SystemPackage
 internal import Wire
 
 /// Which MSRs belong to a machine: found out once when it is powered on, pinned in its blueprint, the same for every vCPU.
@@ -55,17 +56,17 @@ package struct MSRPlan: Sendable, Equatable {
         if let miscellaneous = vcpu.value(ofMSR: 0x1A0) { _ = vcpu.set(msr: 0x1A0, to: miscellaneous | 1) }
     }
 
-    /// Gives a new vCPU the machine's features and makes sure that every MSR of the plan can be restored on it.
+    /// Gives a new vCPU the machine's features and makes sure that every MSR of the plan can be restored on it. Many at a time: what an ioctl of a vCPU
+    /// costs is mostly its beginning and its end.
     package func apply(to vcpu: VCPU) throws(VMMError) {
         for feature in features where vcpu.value(ofMSR: feature.index) != feature.value {
             if !vcpu.set(msr: feature.index, to: feature.value) {
                 throw VMMError("feature MSR \(hexadecimal(feature.index)) cannot have the machine's value \(hexadecimal(feature.value)) here")
             }
         }
-        for index in saved {
-            guard let value = vcpu.value(ofMSR: index), vcpu.set(msr: index, to: value) else {
-                throw VMMError("MSR \(hexadecimal(index)) of the machine cannot be restored here")
-            }
+        for msrs in MSRBuffer.all(saved) {
+            let count = try doing("trying the machine's MSRs") { () throws(Errno) in min(try vcpu.read(msrs), try vcpu.write(msrs)) }
+            if count < msrs.count { throw VMMError("MSR \(hexadecimal(msrs.index(at: count))) of the machine cannot be restored here") }
         }
     }
 }

@@ -33,10 +33,7 @@ package final class VCPUStateIO: Sendable {
             let size = vm.size(of: part)
             return size > 0 ? Room(part: part, buffer: KernelBuffer(count: size)) : nil
         }
-        let indices = Self.deadlineLast(plan.saved) { $0 }
-        msrs = stride(from: 0, to: indices.count, by: MSRBuffer.maximumCount).map {
-            MSRBuffer(indices[$0..<min($0 + MSRBuffer.maximumCount, indices.count)])
-        }
+        msrs = MSRBuffer.all(Self.deadlineLast(plan.saved) { $0 })
         hasOffset = (try? vcpu.tscOffset()) != nil
         tscKHz = Atomic((try? vcpu.tscKHz()) ?? 0)
     }
