@@ -52,6 +52,7 @@ def arguments():
 PARTS = {
     "memory": lambda c: rows.memory_sizes(c, [64, 1024, 4096, 16384] if c.long else [64, 1024], 30 if c.long else 15),
     "disks": lambda c: rows.disk_counts(c, [0, 1, 8], 100 if c.long else 20),
+    "interrupts": lambda c: rows.interrupts(c, 200),
     "hold": lambda c: rows.io_hold(c, 100 if c.long else 20),
     "vcpus": lambda c: rows.vcpu_counts(c, c.vcpus, 40 if c.long else 24),
     "speed": lambda c: rows.speed_afterwards(c, 10 if c.long else 3),

@@ -61,6 +61,11 @@ class Floor:
             raise Missing("it ended, see above")
         return json.loads(line)
 
+    def interrupts(self, vectors, count):
+        """What KVM takes to lead the messages of a device to a vCPU, to attach and to detach them, in a VM that has not run; so many times."""
+        self._answer("build")
+        return [self._answer(f"interrupts {vectors}") for _ in range(count)]
+
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
 

@@ -1,7 +1,8 @@
 // The floor under any handover on this host: `floor KERNEL MIB VCPUS COMMAND-LINE [CPU...]` runs the guest that checks itself and does one step
 // for each line on standard input: "build" makes another VM on the same memory, with its vCPUs' threads, which wait for a futex; "run" stops
-// the guest, reads its state, writes it into that VM and runs it there. A line of JSON answers each: how long the vCPU that was away for
-// longest took from leaving the guest to its next KVM_RUN, when that was, and the largest gap any vCPU saw in its own TSC since "build".
+// the guest, reads its state, writes it into that VM and runs it there; "interrupts N" gives that VM what a passed-through device of N vectors has
+// in KVM, and takes it away. A line of JSON answers each: of "run" how long the vCPU that was away for longest took from leaving the guest to its
+// next KVM_RUN, when that was, and the largest gap any vCPU saw in its own TSC since "build"; of "interrupts" how long KVM took.
 #include "floor.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -164,6 +166,38 @@ static void build_next(struct vm *from)
     puts("{}");
 }
 
+/// What a device's messages cost a VM that has not run: to be led to a vCPU, to be attached, to be detached. Its own interrupt controllers have no
+/// routes afterwards.
+static void time_interrupts(struct vm *vm, int count)
+{
+    static struct { struct kvm_irq_routing head; struct kvm_irq_routing_entry entries[MAX_VECTORS]; } routes;
+    int events[MAX_VECTORS];
+    if (count < 1 || count > MAX_VECTORS)
+        fail("that many vectors");
+    routes.head.nr = (uint32_t)count;
+    for (int i = 0; i < count; i++) {
+        routes.entries[i] = (struct kvm_irq_routing_entry){ .gsi = 24u + (uint32_t)i, .type = KVM_IRQ_ROUTING_MSI };
+        routes.entries[i].u.msi.address_lo = 0xfee00000;
+        routes.entries[i].u.msi.data = 0x40u + (uint32_t)i;
+        if ((events[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+            fail("eventfd");
+    }
+    int64_t began = now_ns();
+    call(vm->fd, KVM_SET_GSI_ROUTING, &routes, "KVM_SET_GSI_ROUTING");
+    int64_t times[3] = { now_ns() - began };
+    for (int step = 0; step < 2; step++) {
+        began = now_ns();
+        for (int i = 0; i < count; i++) {
+            struct kvm_irqfd irqfd = { .fd = (uint32_t)events[i], .gsi = 24u + (uint32_t)i, .flags = step ? KVM_IRQFD_FLAG_DEASSIGN : 0 };
+            call(vm->fd, KVM_IRQFD, &irqfd, "KVM_IRQFD");
+        }
+        times[1 + step] = now_ns() - began;
+    }
+    for (int i = 0; i < count; i++)
+        close(events[i]);
+    printf("{\"route\": %ld, \"attach\": %ld, \"detach\": %ld}\n", (long)times[0], (long)times[1], (long)times[2]);
+}
+
 static struct vm *hand_over(struct vm *from)
 {
     int count = from->count;
@@ -223,10 +257,12 @@ int main(int argc, char **argv)
         pause_us(2000);
     printf("{\"xsave\": %d, \"msrs\": %u, \"nested\": %d, \"tsc_khz\": %d}\n", features.xsave_size, features.saved_count,
         features.nested_size, features.tsc_khz);
-    char line[16];
+    char line[32];
     while (fflush(stdout) == 0 && fgets(line, sizeof line, stdin)) {
         if (*line == 'b')
             build_next(vm);
+        else if (vm->next && *line == 'i')
+            time_interrupts(vm->next, atoi(line + strcspn(line, " ")));
         else if (vm->next)
             vm = hand_over(vm);
     }

@@ -11,7 +11,7 @@
 
 #include "../../guest/heartbeat/evidence.h"
 
-enum { MAX_VCPUS = 32, MAX_MSRS = 128, XSAVE_ROOM = 65536, NESTED_ROOM = 16384 };
+enum { MAX_VCPUS = 32, MAX_MSRS = 128, MAX_VECTORS = 64, XSAVE_ROOM = 65536, NESTED_ROOM = 16384 };
 
 struct msrs { struct kvm_msrs head; struct kvm_msr_entry entries[MAX_MSRS]; };
 struct cpuid { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[256]; };

@@ -130,4 +130,7 @@ extension Order {
 package enum WorkerFeature {
     /// It wakes whoever waits for the commit word as it freezes, and takes ``Order/practise(cpu:)`` and ``Order/takeOver(patienceNanoseconds:)``.
     package static let takesOver = "take-over"
+    /// It reads blueprints that say where the interrupts of passed-through devices lead, and writes one where ``SectionVersion/blueprintWithMessages``
+    /// is among the versions of ``Order/exportBlueprint(versions:)``.
+    package static let knowsMessages = "blueprint-4"
 }

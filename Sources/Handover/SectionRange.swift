@@ -37,6 +37,9 @@ package struct SectionVersion: Sendable, Equatable {
     package let name: String
     package let version: UInt16
 
+    /// Of no section: a blueprint may be of version 4, with where interrupts lead.
+    package static let blueprintWithMessages = SectionVersion(name: "blueprint", version: 4)
+
     package init(name: String, version: UInt16) {
         self.name = name
         self.version = version

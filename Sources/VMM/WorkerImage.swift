@@ -7,7 +7,7 @@ package struct WorkerImage: Sendable, Equatable {
     package var models: [String]
     package var sections: [SectionRange]
     /// What its workers are able to do, ``WorkerFeature`` among it.
-    package var features = ["transfer", WorkerFeature.takesOver, "pvh", "bzimage", "serial-8250", "pit-8254"]
+    package var features = ["transfer", WorkerFeature.takesOver, WorkerFeature.knowsMessages, "pvh", "bzimage", "serial-8250", "pit-8254"]
 
     /// An image with this version that knows every section as it is today; `changed` ones differ.
     package init(version: String, changed: [SectionRange] = []) {

@@ -155,6 +155,7 @@ final class HostDevice: PassthroughDevice {
 final class GuestSide: PassthroughHost {
     private struct State {
         var routes: [Int: PCIMessage] = [:]
+        var routed: [[Int]] = []
         var taken: [PCIMessage] = []
         var lineInterrupts = 0
         var isInService = false
@@ -173,8 +174,11 @@ final class GuestSide: PassthroughHost {
         state.withLock { $0.places.append("\(bar) [\(text)] \(address.map { String($0, radix: 16) } ?? "away")") }
     }
     func share(bar: Int, _ on: Bool) { state.withLock { $0.shared.append("\(bar) \(on)") } }
-    func route(_ messages: [(vector: Int, message: PCIMessage)]) {
-        state.withLock { state in for (vector, message) in messages { state.routes[vector] = message } }
+    func route(_ messages: [VectorMessage]) {
+        state.withLock { state in
+            for route in messages { state.routes[route.vector] = route.message }
+            state.routed.append(messages.map(\.vector))
+        }
     }
     func attach(_ vector: Int) -> Bool {
         state.withLock { _ = $0.attached.insert(vector) }
@@ -204,6 +208,8 @@ final class GuestSide: PassthroughHost {
 
     // What the guest sees.
 
+    /// The vectors of each time that routes were set.
+    var routed: [[Int]] { state.withLock(\.routed) }
     var attached: [Int] { state.withLock { $0.attached.sorted() } }
     func takeMessages() -> [PCIMessage] {
         state.withLock { state in
@@ -284,7 +290,7 @@ struct PassthroughBench: Sendable {
     func successor() -> PassthroughBench {
         let next = PassthroughBench(device, powerOn: false)
         next.guest.isLineInService = guest.isLineInService
-        next.function.anticipate(function.placements)
+        next.function.anticipate(function.placements, function.messages)
         next.function.restore(function.state())
         return next
     }

@@ -108,6 +108,28 @@ import Testing
 }
 
 @Suite struct `A passed-through function's interrupts` {
+    @Test func `lead where they led before the state comes, which then leads none elsewhere but those that have changed`() {
+        let bench = PassthroughBench()
+        bench.drive()
+        let next = PassthroughBench(bench.device, powerOn: false)
+        next.function.anticipate(bench.function.placements, bench.function.messages)
+        #expect(next.guest.routed == [[0, 1, 2, 3]])
+        next.function.restore(bench.function.state())
+        #expect(next.guest.routed.count == 1)
+        let last = PassthroughBench(bench.device, powerOn: false)
+        last.function.anticipate(bench.function.placements, bench.function.messages)
+        bench.function.write(0xFEE0_2000, bar: 0, at: 0x2010, size: 8)
+        bench.setMessage(4)
+        last.function.restore(bench.function.state())
+        #expect(last.guest.routed == [[0, 1, 2, 3], [1, 4]])
+    }
+
+    @Test func `lead nowhere before the state comes where a blueprint names vectors that there are not`() {
+        let next = PassthroughBench(powerOn: false)
+        next.function.anticipate([], [5, -1, 70_000].map { VectorMessage(vector: $0, message: PassthroughBench.message(0)) })
+        #expect(next.guest.routed == [])
+    }
+
     @Test func `arrive where the guest wants them`() {
         let bench = PassthroughBench()
         bench.drive()

@@ -6,7 +6,7 @@ copy, and the host's device is never reset: a reset would end the copy and its i
 import pytest
 
 from guests.passed import give_away, wait_charged
-from guests.passthrough import EDU, OTHER_EDU, EduMachine, InterruptTrace, step
+from guests.passthrough import EDU, OTHER_EDU, EduMachine, interrupts, routings, step
 from support import programs
 
 pytestmark = pytest.mark.handover
@@ -45,7 +45,7 @@ def test_a_copy_that_ends_in_the_blackout_interrupts_once(edu, images, figures, 
     held = [images.faulty(f"delay:{hold}@load") for hold in (150, 151)]
     machine = edu(backend, irq)
     counted, made, blackouts = 0, 0, []
-    with InterruptTrace() as trace:
+    with interrupts() as trace:
         while counted < ROUNDS and made < 3 * ROUNDS:
             record = machine.hand_over(held[made % 2])
             machine.wait_rounds(1)
@@ -82,7 +82,7 @@ def test_an_abort_gives_the_old_worker_the_interrupt(edu, images, figures, backe
     machine = edu(backend, irq)
     pid = machine.pid
     counted = made = 0
-    with InterruptTrace() as trace:
+    with interrupts() as trace:
         while counted < ROUNDS and made < 3 * ROUNDS:
             assert machine.upgrade(bad).code == 4
             machine.wait_rounds(1)
@@ -105,7 +105,7 @@ def test_a_copy_that_ends_between_settle_and_stop_interrupts_once(edu, images, f
     slow = [images.faulty(f"delay:{hold}@park") for hold in (150, 151)]
     machine = edu(backend, irq, image=slow[0])
     counted = made = 0
-    with InterruptTrace() as trace:
+    with interrupts() as trace:
         while counted < ROUNDS and made < 3 * ROUNDS:
             record = machine.hand_over(slow[(made + 1) % 2])
             machine.wait_rounds(1)
@@ -125,6 +125,21 @@ def test_the_charge_for_memory_goes_from_worker_to_worker(edu, images, backend):
         wait_charged(machine.pid, backend, 64 << 20)
         machine.hand_over(image)
     wait_charged(machine.pid, backend, 64 << 20)
+    machine.assert_unharmed()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_interrupts_lead_is_told_before_the_blackout(edu, images, backend):
+    """Where both images know how; to and from one that does not it is done in the blackout, and nothing else differs."""
+    machine = edu(backend, "msi")
+    old = images.faulty("without:blueprint-4")
+    with routings() as trace:
+        for image, expected in ((images.next, 0), (images.honest, 0), (old, 1), (images.next, 1), (images.honest, 0)):
+            record = machine.hand_over(image)
+            machine.wait_rounds(1)
+            begin, end = step(record, "saved", end=False), step(record, "running")
+            assert sum(begin < time < end for time in trace.times()) == expected, image
+            assert any(step(record, "preflight") < time < begin for time in trace.times())
     machine.assert_unharmed()
 
 

@@ -1,3 +1,4 @@
+import Devices
 import Handover
 import KVM
 import Testing
@@ -25,14 +26,43 @@ import Wire
         #expect(try Blueprint(original.encode()) == original)
     }
 
+    /// Of version 4: with where interrupts lead.
+    private var withMessages: Blueprint {
+        var blueprint = blueprint()
+        blueprint.placements = [[0xC000_0000], [0xC100_0000, 0, 0x10_0000_0000]]
+        blueprint.messages = [
+            [], [0, 3].map { VectorMessage(vector: $0, message: PCIMessage(address: 0xFEE0_1000, data: UInt32(0x40 + $0))) },
+        ]
+        return blueprint
+    }
+
+    @Test func whereInterruptsLeadIsReadAsItWasWrittenAndLeftOutWhereThereIsNone() throws {
+        var blueprint = withMessages
+        #expect(try Blueprint(blueprint.encode()) == blueprint)
+        #expect(blueprint.encode().prefix(2) == [4, 0])
+        blueprint.messages = [[], []]
+        #expect(blueprint.encode().prefix(2) == [3, 0])
+    }
+
+    @Test func noMoreMessagesAreWrittenThanAreRead() throws {
+        var blueprint = withMessages
+        let many = (0..<1500).map { VectorMessage(vector: $0, message: PCIMessage(address: 0xFEE0_1000, data: 0x40)) }
+        blueprint.messages = [many, many, many]
+        let read = try Blueprint(blueprint.encode())
+        #expect(read.messages.map(\.count) == [1500, 548, 0])
+    }
+
     @Test func everyTruncationIsRefused() {
-        let bytes = blueprint().encode()
+        for bytes in [blueprint().encode(), withMessages.encode()] { expectTruncationsAreRefused(bytes) }
+    }
+
+    private func expectTruncationsAreRefused(_ bytes: [UInt8]) {
         for length in 0..<bytes.count { #expect(throws: WireError.self) { try Blueprint(Array(bytes.prefix(length))) } }
         #expect(throws: WireError.self) { try Blueprint(bytes + [0]) }
     }
 
     @Test func noDamageTraps() {
-        let bytes = blueprint().encode()
+        let bytes = withMessages.encode()
         for position in bytes.indices {
             for bit in [UInt8(1), 0x80, 0xFF] {
                 var damaged = bytes

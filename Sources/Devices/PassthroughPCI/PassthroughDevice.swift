@@ -61,6 +61,17 @@ package struct PCIMessage: Sendable, Equatable {
     }
 }
 
+/// Where one vector leads.
+package struct VectorMessage: Sendable, Equatable {
+    package let vector: Int
+    package let message: PCIMessage
+
+    package init(vector: Int, message: PCIMessage) {
+        self.vector = vector
+        self.message = message
+    }
+}
+
 /// What a passed-through function has of the VM it is in: memory slots for its BARs, and a way from its events to the interrupt controllers.
 package protocol PassthroughHost: AnyObject, Sendable {
     /// Shows the guest `areas` of a BAR that begins at `address`; nil takes them away.
@@ -69,7 +80,7 @@ package protocol PassthroughHost: AnyObject, Sendable {
     /// what the guest does now: what it did in an earlier worker is still so.
     func share(bar: Int, _ on: Bool)
     /// Sets where vectors lead. Takes effect at once, for those that are attached, too.
-    func route(_ messages: [(vector: Int, message: PCIMessage)])
+    func route(_ messages: [VectorMessage])
     /// From now on a vector's event interrupts the guest; what it has counted does so at once, as one interrupt. `false` with a word in the
     /// log when the kernel refuses.
     func attach(_ vector: Int) -> Bool

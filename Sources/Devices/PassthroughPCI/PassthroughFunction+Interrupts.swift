@@ -76,11 +76,11 @@ extension PassthroughFunction {
     }
 
     private func route(_ vectors: [Int], _ live: inout Live) {
-        var changes: [(vector: Int, message: PCIMessage)] = []
+        var changes: [VectorMessage] = []
         for vector in vectors {
             guard let message = message(vector, live), message != live.routes[vector] else { continue }
             live.routes[vector] = message
-            changes.append((vector, message))
+            changes.append(VectorMessage(vector: vector, message: message))
         }
         if !changes.isEmpty { host.route(changes) }
     }

@@ -64,9 +64,20 @@ package final class PassthroughFunction: Sendable {
     /// Where BARs are, by the order of the device's; 0 for nowhere.
     package var placements: [UInt64] { live.withLock { $0.places.map { $0 ?? 0 } } }
 
-    /// Puts BARs where they were in the worker before, so that no memory slot is added in a blackout. The device is not told.
-    package func anticipate(_ placements: [UInt64]) {
+    /// Where vectors lead, those that have led anywhere.
+    package var messages: [VectorMessage] {
         live.withLock { live in
+            live.routes.enumerated().compactMap { vector, message in message.map { VectorMessage(vector: vector, message: $0) } }
+        }
+    }
+
+    /// Puts BARs where they were in the worker before and has vectors lead where they led, so that no memory slot is added in a blackout and no route is
+    /// set: KVM waits for readers of the old ones. The device is not told.
+    package func anticipate(_ placements: [UInt64], _ messages: [VectorMessage] = []) {
+        live.withLock { live in
+            let known = messages.filter { live.routes.indices.contains($0.vector) }
+            for message in known { live.routes[message.vector] = message.message }
+            if !known.isEmpty { host.route(known) }
             for (bar, address) in zip(shape.bars, placements) where address != 0 { live.space.place(bar.bar, at: address) }
             if placements.contains(where: { $0 != 0 }) {
                 live.space.write(UInt32(PCICommand.memory.rawValue), at: PCIRegister.command, size: 2)

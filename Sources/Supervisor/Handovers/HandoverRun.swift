@@ -136,7 +136,8 @@ final class HandoverRun {
     private func preflight(_ agreement: SectionAgreement) throws(Trouble) {
         try step(.preflight, "formats agree (\(agreement.versions.map { "\($0.name) \($0.version)" }.joined(separator: ", ")))") {
             () throws(Trouble) in
-            let report = try ask(outgoing, .exportBlueprint(versions: agreement.versions), .preflight, within: answer)
+            let versions = agreement.versions + (bothAre(able: WorkerFeature.knowsMessages) ? [.blueprintWithMessages] : [])
+            let report = try ask(outgoing, .exportBlueprint(versions: versions), .preflight, within: answer)
             guard case .blueprint(let bytes) = report else { throw unexpected(report, .preflight, .outgoing) }
             blueprint = bytes
             try depositBlueprint()
@@ -180,6 +181,10 @@ final class HandoverRun {
         return worker
     }
 
+    private func bothAre(able feature: String) -> Bool {
+        [outgoing.image, image].allSatisfy { $0.description.features.contains(feature) }
+    }
+
     /// What a worker's machine looks like to its guest, in a digest.
     private func fingerprint(of worker: Worker, _ step: Handover.Step) throws(Trouble) -> [UInt8] {
         let report = try ask(worker, .fingerprint, step, within: answer)
@@ -211,8 +216,7 @@ final class HandoverRun {
     /// Has both workers do once more what the blackout takes, the incoming one where the guest runs. It stays there, and takes over by itself when
     /// the outgoing one freezes: that is this supervisor's commit, given in advance. Nothing of it where one of the images knows no such thing.
     private func practise(with worker: Worker) throws(Trouble) {
-        let images = [outgoing.image.description, worker.image.description]
-        guard images.allSatisfy({ $0.features.contains(WorkerFeature.takesOver) }) else { return }
+        guard bothAre(able: WorkerFeature.takesOver) else { return }
         try step(.practise, nil) { () throws(Trouble) in
             let saved = try ask(outgoing, .practise(cpu: nil), .practise, within: answer)
             guard case .practised(let cpu) = saved else { throw unexpected(saved, .practise, .outgoing) }

@@ -1,3 +1,4 @@
+package import Devices
 internal import GuestMemory
 package import Handover
 package import KVM
@@ -20,11 +21,19 @@ package struct Blueprint: Sendable, Equatable {
     package var devices: [DeviceSpecification]
     /// Where the guest has put each device's BARs by now; 0 for nowhere. No part of the machine, but what the next worker prepares for.
     package var placements: [[UInt64]] = []
+    /// Where each device's interrupts lead by now, of those that are passed through. The same.
+    package var messages: [[VectorMessage]] = []
     /// What of RAM is mapped for the DMA of passed-through devices, by the first worker for all that follow.
     package var dma: [DMAMapping] = []
 
     /// The version that is written: the oldest that has what there is to say.
-    private var version: UInt16 { dma.isEmpty && placements.allSatisfy { $0.count == 1 } ? 2 : 3 }
+    private var version: UInt16 {
+        if messages.contains(where: { !$0.isEmpty }) { return 4 }
+        return dma.isEmpty && placements.allSatisfy { $0.count == 1 } ? 2 : 3
+    }
+
+    /// Most messages that are written. What is not is set when the state comes.
+    private static let mostMessages = 2048
 
     package func encode() -> [UInt8] {
         var writer = WireWriter(capacity: 16384)
@@ -41,7 +50,20 @@ package struct Blueprint: Sendable, Equatable {
             writer.list(placements) { writer, bars in writer.list(bars) { $0.u64($1) } }
             writer.list(dma) { writer, mapping in mapping.encode(to: &writer) }
         }
+        if version == 4 { encodeMessages(to: &writer) }
         return writer.bytes
+    }
+
+    private func encodeMessages(to writer: inout WireWriter) {
+        var room = Self.mostMessages
+        writer.list(messages) { writer, all in
+            writer.list(Array(all.prefix(room))) {
+                $0.u16(UInt16(clamping: $1.vector))
+                $0.u64($1.message.address)
+                $0.u32($1.message.data)
+            }
+            room -= min(room, all.count)
+        }
     }
 
     /// What the guest sees, and what is carried for it.
@@ -87,7 +109,7 @@ package struct Blueprint: Sendable, Equatable {
     package init(_ bytes: [UInt8]) throws(WireError) {
         var reader = WireReader(bytes)
         let version = try reader.u16()
-        if version != 2 && version != 3 { throw .invalid(offset: 0, field: "the blueprint's version", value: UInt64(version)) }
+        if !(2...4).contains(version) { throw .invalid(offset: 0, field: "the blueprint's version", value: UInt64(version)) }
         machineID = try reader.machineID()
         name = try reader.string(limit: 64)
         model = try reader.string(limit: 32)
@@ -121,7 +143,14 @@ package struct Blueprint: Sendable, Equatable {
         placements = try reader.list(limit: DeviceSpecification.limit) { reader throws(WireError) in
             version == 2 ? [try reader.u64()] : try reader.list(limit: 6) { reader throws(WireError) in try reader.u64() }
         }
-        if version == 3 { dma = try reader.list(limit: DMAMapping.limit) { reader throws(WireError) in try DMAMapping(from: &reader) } }
+        if version >= 3 { dma = try reader.list(limit: DMAMapping.limit) { reader throws(WireError) in try DMAMapping(from: &reader) } }
+        if version == 4 {
+            messages = try reader.list(limit: DeviceSpecification.limit) { reader throws(WireError) in
+                try reader.list(limit: Self.mostMessages) { reader throws(WireError) in
+                    VectorMessage(vector: Int(try reader.u16()), message: PCIMessage(address: try reader.u64(), data: try reader.u32()))
+                }
+            }
+        }
         try reader.finish()
     }
 

@@ -68,9 +68,14 @@ final class FunctionSet: Sendable {
     /// Where the BARs of each function are now; 0 for nowhere.
     var placements: [[UInt64]] { functions.map(\.placements) }
 
-    /// Puts BARs where they were in the worker before, so that nothing is registered in a blackout.
-    func anticipate(_ placements: [[UInt64]]) {
-        for (function, placements) in zip(functions, placements) { function.anticipate(placements) }
+    /// Where the interrupts of each function lead now.
+    var messages: [[VectorMessage]] { functions.map(\.messages) }
+
+    /// Puts BARs where they were in the worker before, and has interrupts lead where they led, so that nothing is registered in a blackout.
+    func anticipate(_ placements: [[UInt64]], _ messages: [[VectorMessage]]) {
+        for (index, function) in functions.enumerated() {
+            function.anticipate(index < placements.count ? placements[index] : [], index < messages.count ? messages[index] : [])
+        }
     }
 
     func start() throws(VMMError) {

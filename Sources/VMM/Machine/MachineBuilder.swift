@@ -46,7 +46,7 @@ struct MachineBuilder: Sendable {
         try failpoints.reached(.build)
         try setCPUID(blueprint.cpuid, parts.vcpus)
         for vcpu in parts.vcpus { try blueprint.msrs.apply(to: vcpu) }
-        parts.devices.functions.anticipate(blueprint.placements)
+        parts.devices.functions.anticipate(blueprint.placements, blueprint.messages)
         return try Machine(parts, blueprint: blueprint)
     }
 

@@ -22,10 +22,18 @@ enum MachineFunction: Sendable {
         }
     }
 
-    func anticipate(_ placements: [UInt64]) {
+    /// Where its interrupts lead, of one that is passed through: KVM is told of the others' as they come.
+    var messages: [VectorMessage] {
+        switch self {
+        case .virtio: []
+        case .passedThrough(let function): function.messages
+        }
+    }
+
+    func anticipate(_ placements: [UInt64], _ messages: [VectorMessage]) {
         switch self {
         case .virtio(let function): if let first = placements.first, first != 0 { function.anticipate(first) }
-        case .passedThrough(let function): function.anticipate(placements)
+        case .passedThrough(let function): function.anticipate(placements, messages)
         }
     }
 

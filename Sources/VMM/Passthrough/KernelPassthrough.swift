@@ -93,7 +93,7 @@ final class KernelPassthrough: PassthroughHost {
             ? [] : slots.withLock { $0.compactMap { slot in slot.address.map { PeerMapping(address: $0, mapping: slot.mapping, size: slot.size) } } }
     }
 
-    func route(_ messages: [(vector: Int, message: PCIMessage)]) {
+    func route(_ messages: [VectorMessage]) {
         do throws(Errno) {
             try routes.set(
                 messages.map { .messageSignalled(gsi: firstGSI + UInt32($0.vector), address: $0.message.address, data: $0.message.data) })

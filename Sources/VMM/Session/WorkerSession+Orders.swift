@@ -74,6 +74,7 @@ extension WorkerSession {
         versions = try PromisedVersions(promised, image: image)
         var blueprint = machine.blueprint
         blueprint.placements = machine.devices.functions.placements
+        blueprint.messages = promised.contains(.blueprintWithMessages) ? machine.devices.functions.messages : []
         return .blueprint(blueprint.encode())
     }
 

@@ -30,24 +30,35 @@ def raise_line(address):
             del word
 
 
-class InterruptTrace:
-    """When the host took interrupts of passed-through devices: CLOCK_MONOTONIC, nanoseconds."""
+class EventTrace:
+    """When the kernel came past a tracepoint: CLOCK_MONOTONIC, nanoseconds."""
+
+    def __init__(self, event, condition):
+        self.event, self.condition = TRACING / "events" / event, condition
 
     def __enter__(self):
         (TRACING / "trace_clock").write_text("mono")
-        event = TRACING / "events/irq/irq_handler_entry"
-        (event / "filter").write_text('name ~ "vfio-*"')
-        (event / "enable").write_text("1")
+        (self.event / "filter").write_text(self.condition)
+        (self.event / "enable").write_text("1")
         (TRACING / "trace").write_text("")
         (TRACING / "tracing_on").write_text("1")
         return self
 
     def __exit__(self, *_):
-        (TRACING / "events/irq/irq_handler_entry/enable").write_text("0")
+        (self.event / "enable").write_text("0")
 
     def times(self):
-        text = (TRACING / "trace").read_text()
-        return [int(float(found) * 1e9) for found in re.findall(r" (\d+\.\d+): irq_handler_entry: .*name=vfio-", text)]
+        return [int(float(found) * 1e9) for found in re.findall(r"^[^#].* (\d+\.\d{6}): ", (TRACING / "trace").read_text(), re.M)]
+
+
+def interrupts():
+    """When the host took interrupts of passed-through devices."""
+    return EventTrace("irq/irq_handler_entry", 'name ~ "vfio-*"')
+
+
+def routings():
+    """When somebody told KVM where interrupts lead (KVM_SET_GSI_ROUTING)."""
+    return EventTrace("syscalls/sys_enter_ioctl", "cmd == 0x4008ae6a")
 
 
 def step(record, name, end=True):
