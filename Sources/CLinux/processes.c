@@ -53,12 +53,13 @@ static void clear_window(int count, int nothing) {
 static void become(const struct cl_spawn *r) {
     int n = r->descriptor_count, last = 0;
     for (int i = 0; i <= n; i++) if (window.numbers[i] > last) last = window.numbers[i];
-    if (syscall(SYS_close_range, (unsigned)(last + 1), ~0u, CLOSE_RANGE_UNSHARE) < 0) return;
+    // A sandbox may not know close_range: then everything is copied, and what is not for the child closes as it executes (O_CLOEXEC).
+    if (syscall(SYS_close_range, (unsigned)(last + 1), ~0u, CLOSE_RANGE_UNSHARE) < 0 && syscall(SYS_unshare, CLONE_FILES) < 0) return;
     for (int i = 0; i < n; i++) {
         if (syscall(SYS_dup3, window.numbers[i], i, 0) < 0) return;
     }
     if (syscall(SYS_dup3, window.numbers[n], n, O_CLOEXEC) < 0) return;
-    if (syscall(SYS_close_range, (unsigned)(n + 1), ~0u, 0u) < 0) return;
+    syscall(SYS_close_range, (unsigned)(n + 1), ~0u, 0u);
 
     cl_thread_slice(0, 0);                                  // not that of the thread that starts it
     if (r->own_group) leave_terminal();
