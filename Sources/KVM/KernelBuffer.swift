@@ -65,10 +65,10 @@ package final class KernelBuffer: @unchecked Sendable {
     /// Copies bytes in from the start and zeroes the rest.
     package func assign(_ bytes: [UInt8]) {
         checkBounds(0, bytes.count)
-        _ = unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: count)
         // SAFETY: bounds were checked.
         unsafe bytes.withUnsafeBytes {
             if let source = $0.baseAddress { unsafe memory.copyMemory(from: source, byteCount: $0.count) }
         }
+        _ = unsafe (memory + bytes.count).initializeMemory(as: UInt8.self, repeating: 0, count: count - bytes.count)
     }
 }

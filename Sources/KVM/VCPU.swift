@@ -12,6 +12,8 @@ package final class VCPU: @unchecked Sendable {
     private let run: UnsafeMutableRawPointer
     private let runSize: Int
     package let index: Int
+    /// Whether the last exit, if there was one, may have left something half done. The running thread's.
+    private var isHalfDone = true
 
     init(_ descriptor: consuming OwnedDescriptor, index: Int, mapSize: Int) throws(Errno) {
         var address: UnsafeMutableRawPointer? = nil
@@ -32,16 +34,17 @@ package final class VCPU: @unchecked Sendable {
     /// KVM_RUN until the next exit. Blocks; a signal, or ``requestExit()`` before it, ends it with ``VCPUExit/interrupted``.
     package func runUntilExit() throws(Errno) -> VCPUExit {
         let result = cl_kvm_call(descriptor.number, CL_KVM_RUN, 0)
-        if result == -Errno.interrupted.rawValue || result == -Errno.resourceTemporarilyUnavailable.rawValue { return .interrupted }
+        isHalfDone = result != -Errno.interrupted.rawValue && result != -Errno.resourceTemporarilyUnavailable.rawValue
+        if !isHalfDone { return .interrupted }
         try check(result)
         return lastExit()
     }
 
-    /// Completes what the last exit left half done, without running guest code: KVM_RUN with `immediate_exit`. Call until it
-    /// returns ``VCPUExit/interrupted``, handling every other exit; registers are consistent only then.
+    /// Completes what the last exit left half done, without running guest code: KVM_RUN with `immediate_exit`, unless the last one was interrupted, which
+    /// completes first what it finds. Call until it returns ``VCPUExit/interrupted``, handling every other exit; registers are consistent only then.
     package func completePendingExit() throws(Errno) -> VCPUExit {
         requestExit()
-        return try runUntilExit()
+        return isHalfDone ? try runUntilExit() : .interrupted
     }
 
     /// KVM_RUN with a signal pending: no guest instruction runs, expired LAPIC timers move to the IRR. The running thread only,
@@ -49,7 +52,8 @@ package final class VCPU: @unchecked Sendable {
     package func collectExpiredTimers() throws(Errno) -> VCPUExit {
         clearExitRequest()
         defer { requestExit() }
-        return try check(cl_kvm_run_with_pending_signal(descriptor.number)) == 0 ? .interrupted : lastExit()
+        isHalfDone = try check(cl_kvm_run_with_pending_signal(descriptor.number)) != 0
+        return isHalfDone ? lastExit() : .interrupted
     }
 
     /// Makes the next KVM_RUN return at once (`immediate_exit`). For a vCPU that may be inside KVM_RUN also kick its thread.

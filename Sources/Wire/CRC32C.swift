@@ -24,8 +24,13 @@ package struct CRC32C: Sendable {
     package mutating func update(_ bytes: Span<UInt8>) {
         var crc = state
         var index = 0
+        while bytes.count &- index >= 32 {
+            let part = bytes.extracting(index..<index &+ 32)  // whose bounds are checked once
+            crc = cc_crc32c_u256(crc, word(part, 0), word(part, 8), word(part, 16), word(part, 24))
+            index &+= 32
+        }
         while bytes.count &- index >= 8 {
-            crc = cc_crc32c_u64(crc, UInt64(word(bytes, index)) | UInt64(word(bytes, index &+ 4)) &<< 32)
+            crc = cc_crc32c_u64(crc, word(bytes, index))
             index &+= 8
         }
         while index < bytes.count {
@@ -35,7 +40,9 @@ package struct CRC32C: Sendable {
         state = crc
     }
 
-    private func word(_ bytes: Span<UInt8>, _ index: Int) -> UInt32 {
+    private func word(_ bytes: Span<UInt8>, _ index: Int) -> UInt64 { UInt64(half(bytes, index)) | UInt64(half(bytes, index &+ 4)) &<< 32 }
+
+    private func half(_ bytes: Span<UInt8>, _ index: Int) -> UInt32 {
         UInt32(bytes[index]) | UInt32(bytes[index &+ 1]) &<< 8 | UInt32(bytes[index &+ 2]) &<< 16 | UInt32(bytes[index &+ 3]) &<< 24
     }
 }

@@ -20,7 +20,10 @@ package struct VCPUState: Sendable, Equatable {
     /// CLOCK_MONOTONIC when the local APIC was read.
     package var time: Int64
 
-    package subscript(part: VCPUStatePart) -> [UInt8]? { parts.first { $0.part == part }?.bytes }
+    package subscript(part: VCPUStatePart) -> [UInt8]? {
+        for index in parts.indices where parts[index].part == part { return parts[index].bytes }
+        return nil
+    }
 
     /// No part is longer: XSAVE with every component of today is 11 KiB.
     package static let maximumPartSize = 64 << 10

@@ -5,11 +5,6 @@ internal import SystemPackage
 
 /// Buffers for one vCPU's state, set aside before anything stops, and the orders in which KVM wants it read and written.
 package final class VCPUStateIO: Sendable {
-    private struct Room {
-        let part: VCPUStatePart
-        let buffer: KernelBuffer
-    }
-
     /// In the order they are read: MP_STATE first, since reading it may carry out an INIT; events last.
     private static let savingOrder: [VCPUStatePart] = [
         .mpState, .registers, .systemRegisters, .systemRegisters2, .extendedState, .extendedControlRegisters, .debugRegisters,
@@ -20,7 +15,8 @@ package final class VCPUStateIO: Sendable {
     ]
     private static let restoringOrderAfterMSRs: [VCPUStatePart] = [.mpState, .events, .nestedState]
 
-    private let rooms: [Room]
+    /// By the parts' numbers; `nil` for what this host's KVM does not have.
+    private let buffers: [KernelBuffer?]
     private let msrs: [MSRBuffer]
     /// What is being restored: another image may have saved other MSRs than this one saves.
     private let restoring = MSRBuffer()
@@ -29,16 +25,15 @@ package final class VCPUStateIO: Sendable {
     private let tscKHz: Atomic<UInt32>
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
-        rooms = VCPUStatePart.allCases.compactMap { part in
-            let size = vm.size(of: part)
-            return size > 0 ? Room(part: part, buffer: KernelBuffer(count: size)) : nil
-        }
+        var buffers = [KernelBuffer?](repeating: nil, count: VCPUStatePart.allCases.count + 1)
+        for part in VCPUStatePart.allCases where vm.size(of: part) > 0 { buffers[Int(part.rawValue)] = KernelBuffer(count: vm.size(of: part)) }
+        self.buffers = buffers
         msrs = MSRBuffer.all(Self.deadlineLast(plan.saved) { $0 })
         hasOffset = (try? vcpu.tscOffset()) != nil
         tscKHz = Atomic((try? vcpu.tscKHz()) ?? 0)
     }
 
-    private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { rooms.first { $0.part == part }?.buffer }
+    private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { buffers[Int(part.rawValue)] }
 
     /// Reads everything, on the vCPU's thread. `quiesce` completes pending exits and moves expired timers to the IRR.
     ///
@@ -61,7 +56,7 @@ package final class VCPUStateIO: Sendable {
 
     private func read(_ vcpu: VCPU) throws(VMMError) -> VCPUState {
         var parts: [VCPUState.Part] = []
-        parts.reserveCapacity(rooms.count)
+        parts.reserveCapacity(buffers.count)
         for part in Self.savingOrder { try read(part, of: vcpu, into: &parts) }
         var values: [VCPUState.MSR] = []
         values.reserveCapacity(msrs.reduce(0) { $0 + $1.count })
