@@ -96,13 +96,15 @@ def _devices(result):
 def _interrupts(result):
     row = _at(result, "rows", "interrupts") or {}
     attach, route = _p50(row, "attach"), _p50(row, "route")
-    figure = "–" if attach is None else f"{duration(attach)} to attach {row['vectors']} vectors, {duration(route)} to lead them, which is done before; the whole: `make lab SUITE=vfio-bench`"
+    figure = "–" if attach is None else f"{duration(attach)} to attach {row['vectors']} vectors, {duration(route)} to lead them, which is done before, without posted interrupts; a whole device: `make lab SUITE=vfio-bench`"
     return [_row("one more VFIO device: KVM's share", "≤ 20 µs in the blackout", figure, None if attach is None else attach <= 20_000)]
 
 
 def _hold(result):
     found = {name: row for name, row in (_at(result, "rows", "hold") or {}).items() if _at(row, "hold", "p99") and _at(row, "request", "p99")}
+    failed = sum(len(row.get("failed", ())) for row in (_at(result, "rows", "hold") or {}).values())
     figure = "; ".join(f"{name}: {duration(row['hold']['p99'])}, a request {duration(row['request']['p99'])}" for name, row in found.items()) or "–"
+    figure += f"; {failed} handovers failed" if failed else ""
     met = all(row["hold"]["p99"] <= row["request"]["p99"] + 5 * MS for row in found.values()) if found else None
     return [_row("I/O hold p99, busy virtio disk, real KVM", "≤ a request's p99 + 5 ms", figure, met)]
 

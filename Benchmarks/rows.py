@@ -103,6 +103,10 @@ def disk_counts(context, counts, count):
         str(number): {"gap": stop_gaps(samples), "stopped": spread([sample.get("blackout") for sample in samples])} for number, samples in found.items()}
 
 
+# Those of a passed-through device with a queue for each of a few vCPUs.
+VECTORS = 4
+
+
 def interrupts(context, count):
     """What KVM takes for the interrupts of one passed-through device, without the device: attached in the blackout, led to a vCPU before."""
     with peers.Floor(64, 1, peers.pin(1, context.cpus)) as floor:
@@ -110,9 +114,6 @@ def interrupts(context, count):
         context.say("interrupts of a device", count, count)
     return {"vectors": VECTORS, **{step: spread([sample[step] for sample in samples]) for step in ("route", "attach", "detach")}}
 
-
-# Of a device with a queue for each of a few vCPUs.
-VECTORS = 4
 
 BUSY_DISKS = {"4 KiB, 1 at a time": (1, 1), "4 KiB, 16 at a time": (16, 1), "128 KiB, 16 at a time": (16, 32)}
 

@@ -30,36 +30,53 @@ static void leave_terminal(void) {
     syscall(SYS_rt_sigaction, SIGHUP, &ignored, NULL, 8);
 }
 
-// Where what children are given is put for them: low numbers, so that a child copies a few descriptors and not the thousands that its parent may have.
-static struct { pthread_mutex_t lock; int count, numbers[CL_SPAWN_LIMIT + 1]; } window = { .lock = PTHREAD_MUTEX_INITIALIZER };
+// Where what children are given is put for them: low numbers, if it is set up early, so that a child copies a few descriptors and not the thousands that its
+// parent may have.
+static struct {
+    pthread_mutex_t lock;
+    int numbers[CL_SPAWN_LIMIT + 1], count;
+    int refused;                    // a child could not leave our descriptors by itself: a sandbox that knows no close_range
+} window = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-// Numbers that are nobody else's, from here on: above those that a child's descriptors end up at.
-static int widen_window(int count, int any) {
-    for (; window.count < count; window.count++) {
-        int number = fcntl(any, F_DUPFD_CLOEXEC, CL_SPAWN_LIMIT);
-        if (number < 0) return -errno;
+// Above those that a child's descriptors end up at.
+static int open_window(int any) {
+    for (; window.count <= CL_SPAWN_LIMIT; window.count++) {
+        int number = fcntl(any, F_DUPFD_CLOEXEC, CL_SPAWN_LIMIT + 1);
+        if (number < 0) return errno;
         window.numbers[window.count] = number;
     }
     return 0;
 }
 
 // What a child was given is not ours any more, or its other ends would never see an end.
-static void clear_window(int count, int nothing) {
-    for (int i = 0; i < count; i++) dup3(nothing, window.numbers[i], O_CLOEXEC);
+static void clear_window(int nothing) {
+    for (int i = 0; i < window.count; i++) dup3(nothing, window.numbers[i], O_CLOEXEC);
+}
+
+int cl_prepare_to_spawn(void) {
+    int nothing = eventfd(0, EFD_CLOEXEC);
+    if (nothing < 0) return -errno;
+    pthread_mutex_lock(&window.lock);
+    int error = open_window(nothing);
+    pthread_mutex_unlock(&window.lock);
+    close(nothing);
+    return -error;
 }
 
 // Runs in the child, between clone and execveat, in the parent's memory and first with its descriptors: raw system calls only, since glibc's wrappers act for
-// all of the parent's threads, and nothing is written but this stack.
+// all of the parent's threads, and nothing is written but this stack and one flag.
 static void become(const struct cl_spawn *r) {
     int n = r->descriptor_count, last = 0;
-    for (int i = 0; i <= n; i++) if (window.numbers[i] > last) last = window.numbers[i];
-    // A sandbox may not know close_range: then everything is copied, and what is not for the child closes as it executes (O_CLOEXEC).
-    if (syscall(SYS_close_range, (unsigned)(last + 1), ~0u, CLOSE_RANGE_UNSHARE) < 0 && syscall(SYS_unshare, CLONE_FILES) < 0) return;
+    for (int i = 0; i <= CL_SPAWN_LIMIT; i++) if (window.numbers[i] > last) last = window.numbers[i];
+    if (!window.refused && syscall(SYS_close_range, (unsigned)(last + 1), ~0u, CLOSE_RANGE_UNSHARE) < 0) {
+        window.refused = 1;
+        return;
+    }
     for (int i = 0; i < n; i++) {
         if (syscall(SYS_dup3, window.numbers[i], i, 0) < 0) return;
     }
     if (syscall(SYS_dup3, window.numbers[n], n, O_CLOEXEC) < 0) return;
-    syscall(SYS_close_range, (unsigned)(n + 1), ~0u, 0u);
+    syscall(SYS_close_range, (unsigned)(n + 1), ~0u, 0u);   // where it is refused: everything of ours is O_CLOEXEC
 
     cl_thread_slice(0, 0);                                  // not that of the thread that starts it
     if (r->own_group) leave_terminal();
@@ -90,6 +107,15 @@ static int child(void *request) {
     return 127;
 }
 
+// The child borrows our memory until it executes (clone(2), CLONE_VFORK). A copy would cost as much as we have memory, and all our threads page faults
+// afterwards. Handlers are the parent's until then, but every signal is blocked, and ours do nothing. Our descriptors it borrows as well, until it has copied
+// those it needs.
+static int start(const struct cl_spawn *request, int *handle) {
+    _Alignas(16) char stack[16384];
+    int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | (window.refused ? 0 : CLONE_FILES);
+    return clone(child, stack + sizeof stack, flags, (void *)(uintptr_t)request, handle);
+}
+
 int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {
     int n = request->descriptor_count;
     if (n < 0 || n > CL_SPAWN_LIMIT) return -EINVAL;
@@ -101,19 +127,21 @@ int64_t cl_spawn(const struct cl_spawn *request, int *pidfd) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_mutex_lock(&window.lock);
-    int handle = -1, pid = -1, error = -widen_window(n + 1, nothing);
+    int handle = -1, pid = -1, error = open_window(nothing);
     for (int i = 0; i <= n && !error; i++) {
         if (dup3(i < n ? request->descriptors[i] : request->executable, window.numbers[i], O_CLOEXEC) < 0) error = errno;
     }
     if (!error) {
-        // The child borrows our memory until it executes (clone(2), CLONE_VFORK). A copy would cost as much as we have memory, and all our threads page
-        // faults afterwards. Handlers are the parent's until then, but every signal is blocked, and ours do nothing. Our descriptors it borrows as
-        // well, until it has copied those it needs.
-        _Alignas(16) char stack[16384];
-        pid = clone(child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_PIDFD | SIGCHLD, (void *)(uintptr_t)request, &handle);
+        int before_it = window.refused;
+        if ((pid = start(request, &handle)) >= 0 && window.refused != before_it) {
+            struct cl_exit ended;
+            cl_wait_pidfd(handle, 1, &ended);
+            close(handle);
+            pid = start(request, &handle);
+        }
         if (pid < 0) error = errno;
     }
-    clear_window(n + 1 < window.count ? n + 1 : window.count, nothing);
+    clear_window(nothing);
     pthread_mutex_unlock(&window.lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     close(nothing);

@@ -37,8 +37,8 @@ package struct SectionVersion: Sendable, Equatable {
     package let name: String
     package let version: UInt16
 
-    /// Of no section: a blueprint may be of version 4, with where interrupts lead.
-    package static let blueprintWithMessages = SectionVersion(name: "blueprint", version: 4)
+    /// Of no section, none of which can have such a name: a blueprint may be of version 4, with where interrupts lead.
+    package static let blueprintWithMessages = SectionVersion(name: "(blueprint)", version: 4)
 
     package init(name: String, version: UInt16) {
         self.name = name

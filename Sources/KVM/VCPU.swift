@@ -52,6 +52,7 @@ package final class VCPU: @unchecked Sendable {
     package func collectExpiredTimers() throws(Errno) -> VCPUExit {
         clearExitRequest()
         defer { requestExit() }
+        isHalfDone = true
         isHalfDone = try check(cl_kvm_run_with_pending_signal(descriptor.number)) != 0
         return isHalfDone ? lastExit() : .interrupted
     }

@@ -113,11 +113,14 @@ package struct SpawnRequest: Sendable {
         self.descriptors = descriptors
     }
 
+    /// Before this process has many descriptors: makes it cheap to start others when it has (docs/decisions/0051).
+    package static func prepare() throws(Errno) { try check(cl_prepare_to_spawn()) }
+
     /// Executes `image` (clone3 with a pidfd, execveat). A failed exec shows as exit status 127.
     package func spawn(executing image: borrowing OwnedDescriptor) throws(Errno) -> SpawnedProcess {
         let numbers = descriptors.map(\.number)
         var pidfd: CInt = -1
-        // SAFETY: all strings and arrays live until the call returns; the child has its own copy of the address space.
+        // SAFETY: all strings and arrays live until the call returns, and it returns when the child, which reads them, has executed or ended.
         let pid = unsafe withCStrings(arguments) { arguments in
             unsafe withCStrings(environment) { environment in
                 unsafe numbers.withUnsafeBufferPointer { numbers in

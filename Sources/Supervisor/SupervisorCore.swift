@@ -258,7 +258,10 @@ extension SupervisorCore: SupervisorService {
     func attachRelays(machine: String, _ resources: MachineResources) throws(Errno) {
         let log = host.directory(of: machine) + "/console.log"
         try console.add(machine: machine, stream: resources.console, logPath: log, listener: resources.consoleListener)
-        try ports.add(machine: machine, resources.devices.ports)
+        do { try ports.add(machine: machine, resources.devices.ports) } catch {
+            console.remove(machine: machine)
+            throw error
+        }
     }
 
     /// Which machine has a file or block device open as a disk, and whether it may write.

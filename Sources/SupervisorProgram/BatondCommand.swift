@@ -75,6 +75,7 @@ package struct BatondCommand: ParsableCommand {
         // Credentials belong to threads, so this comes before anything that might start one.
         let kept = try Privilege.confine(to: Capability.supervisor)
         CurrentProcess.returnLargeBlocks()
+        try SpawnRequest.prepare()  // what custody holds comes after it
         guard let custody else {
             throw ValidationError("batond is started by baton-keep: run `baton-keep \(CommandLine.arguments[0]) …`")
         }

@@ -1,4 +1,5 @@
 import LinuxSystem
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -34,17 +35,17 @@ import Testing
     }
 
     @Test("is given what is its own when several start at once")
-    func several() async throws {
-        try await withThrowingTaskGroup(of: (Int, String).self) { group in
-            for number in 0..<24 {
-                group.addTask {
-                    let output = try memory()
-                    try shell("cat /proc/$$/fd/0 >&1", [try memory("child \(number)"), output, output])
-                    return (number, try text(output))
-                }
+    func several() throws {
+        let said = Mutex<[Int: String]>([:])
+        let threads = try (0..<24).map { number in
+            try SystemThread(name: "starts") { [self] in
+                guard let input = try? memory("child \(number)"), let output = try? memory() else { return }
+                try? shell("cat /proc/$$/fd/0 >&1", [input, output, output])
+                said.withLock { $0[number] = try? text(output) }
             }
-            for try await (number, said) in group { #expect(said == "child \(number)") }
         }
+        for thread in threads { thread.join() }
+        #expect(said.withLock { $0 } == Dictionary(uniqueKeysWithValues: (0..<24).map { ($0, "child \($0)") }))
     }
 
     @Test("is the only one that has them: their other ends see when it has ended")

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #define CL_KEEP_ID (-1)
-#define CL_SPAWN_LIMIT 64           // descriptors that a child can be given
+#define CL_SPAWN_LIMIT 8            // descriptors that a child can be given
 struct cl_spawn {
     int executable;                 // descriptor executed with execveat(AT_EMPTY_PATH)
     char *const *arguments;         // NULL-terminated
@@ -17,6 +17,8 @@ struct cl_spawn {
     int own_group;                  // setpgid, TIOCNOTTY: no terminal, and its signals do not reach it
     int keep_capabilities;          // 0 clears ambient and inheritable sets
 };
+// Sets numbers aside for what children are given. Before there are many descriptors: low numbers make it cheap to start a child. cl_spawn does it otherwise.
+int cl_prepare_to_spawn(void);
 // The child's pid, its pidfd in *pidfd. The child reports nothing: a failed exec ends it with status 127.
 int64_t cl_spawn(const struct cl_spawn *request, int *pidfd);
 

@@ -42,8 +42,9 @@ final class ConsoleRelay: Sendable {
         /// After a change of one.
         mutating func settle(_ number: CInt) {
             guard let line = all[number] else { return }
-            if line.isFinished { all[number] = nil }
-            if line.isSpecial && !line.isFinished { special.insert(number) } else { special.remove(number) }
+            let isFinished = line.isFinished
+            if isFinished { all[number] = nil }
+            if line.isSpecial && !isFinished { special.insert(number) } else { special.remove(number) }
         }
     }
     private let lines = Mutex(Lines())

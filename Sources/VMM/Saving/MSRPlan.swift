@@ -65,7 +65,10 @@ package struct MSRPlan: Sendable, Equatable {
             }
         }
         for msrs in MSRBuffer.all(saved) {
-            let count = try doing("trying the machine's MSRs") { () throws(Errno) in min(try vcpu.read(msrs), try vcpu.write(msrs)) }
+            let count = try doing("trying the machine's MSRs") { () throws(Errno) in
+                let read = try vcpu.read(msrs)
+                return read < msrs.count ? read : try vcpu.write(msrs)
+            }
             if count < msrs.count { throw VMMError("MSR \(hexadecimal(msrs.index(at: count))) of the machine cannot be restored here") }
         }
     }

@@ -25,7 +25,8 @@ package final class VCPUStateIO: Sendable {
     private let tscKHz: Atomic<UInt32>
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
-        var buffers = [KernelBuffer?](repeating: nil, count: VCPUStatePart.allCases.count + 1)
+        let largest = VCPUStatePart.allCases.map(\.rawValue).max() ?? 0
+        var buffers = [KernelBuffer?](repeating: nil, count: Int(largest) + 1)
         for part in VCPUStatePart.allCases where vm.size(of: part) > 0 { buffers[Int(part.rawValue)] = KernelBuffer(count: vm.size(of: part)) }
         self.buffers = buffers
         msrs = MSRBuffer.all(Self.deadlineLast(plan.saved) { $0 })
