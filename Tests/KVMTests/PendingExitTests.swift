@@ -4,7 +4,7 @@ import Testing
 
 @testable import KVM
 
-/// What an exit leaves half done, by a guest of four instructions in real mode.
+/// What an exit leaves half done, by a guest of three instructions in real mode.
 @Suite(.enabled(if: Host.hasKVM, "there is no /dev/kvm here"))
 struct PendingExitTests {
     private let vcpu: VCPU

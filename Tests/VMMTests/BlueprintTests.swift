@@ -62,7 +62,10 @@ import Wire
     }
 
     @Test func noDamageTraps() {
-        let bytes = withMessages.encode()
+        for bytes in [blueprint().encode(), withMessages.encode()] { readDamaged(bytes) }
+    }
+
+    private func readDamaged(_ bytes: [UInt8]) {
         for position in bytes.indices {
             for bit in [UInt8(1), 0x80, 0xFF] {
                 var damaged = bytes

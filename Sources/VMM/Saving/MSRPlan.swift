@@ -56,14 +56,14 @@ package struct MSRPlan: Sendable, Equatable {
         if let miscellaneous = vcpu.value(ofMSR: 0x1A0) { _ = vcpu.set(msr: 0x1A0, to: miscellaneous | 1) }
     }
 
-    /// Gives a new vCPU the machine's features and makes sure that every MSR of the plan can be restored on it. Many at a time: what an ioctl of a vCPU
-    /// costs is mostly its beginning and its end.
+    /// Gives a new vCPU the machine's features and makes sure that every MSR of the plan can be restored on it.
     package func apply(to vcpu: VCPU) throws(VMMError) {
         for feature in features where vcpu.value(ofMSR: feature.index) != feature.value {
             if !vcpu.set(msr: feature.index, to: feature.value) {
                 throw VMMError("feature MSR \(hexadecimal(feature.index)) cannot have the machine's value \(hexadecimal(feature.value)) here")
             }
         }
+        // Many at a time: what an ioctl of a vCPU costs is mostly its beginning and its end.
         for msrs in MSRBuffer.all(saved) {
             let count = try doing("trying the machine's MSRs") { () throws(Errno) in
                 let read = try vcpu.read(msrs)

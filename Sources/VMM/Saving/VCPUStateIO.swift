@@ -27,7 +27,10 @@ package final class VCPUStateIO: Sendable {
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
         let largest = VCPUStatePart.allCases.map(\.rawValue).max() ?? 0
         var buffers = [KernelBuffer?](repeating: nil, count: Int(largest) + 1)
-        for part in VCPUStatePart.allCases where vm.size(of: part) > 0 { buffers[Int(part.rawValue)] = KernelBuffer(count: vm.size(of: part)) }
+        for part in VCPUStatePart.allCases {
+            let size = vm.size(of: part)
+            if size > 0 { buffers[Int(part.rawValue)] = KernelBuffer(count: size) }
+        }
         self.buffers = buffers
         msrs = MSRBuffer.all(Self.deadlineLast(plan.saved) { $0 })
         hasOffset = (try? vcpu.tscOffset()) != nil
