@@ -263,7 +263,7 @@ def run(options):
         remarks = notes(about, options, reason)
         for memory in options.memory:
             for vcpus in options.vcpus:
-                with Supervisor(images, prefix=prefix(options)) as supervisor, Rig(supervisor, memory, vcpus, trace) as rig:
+                with Supervisor(images, prefix=prefix(options)) as supervisor, Rig(supervisor, memory, vcpus, trace, with_speed=True) as rig:
                     configurations.append(measure(rig, [images.next, images.honest], options.handovers, progress))
                 if not options.json:
                     print(details(configurations[-1]) + "\n", flush=True)

@@ -6,7 +6,6 @@ import threading
 import time
 
 import kernel_trace
-from figures import percentile
 from support import clocks, processes
 from support.control import CallFailed, Control
 from support.machine import Machine
@@ -21,14 +20,22 @@ MESSAGES = [("saved → load", ("save", "end"), ("load", "begin"))]
 
 
 def noted(evidence):
-    """From which length on a guest that has the CPUs to itself is to remember gaps. It remembers sixteen, and they are not to be its usual ones: on
-    a slow host each of its rounds may be one, and where its vCPUs share CPUs, a tick of one is a gap of another."""
-    usual = []
-    for _ in range(15):
-        evidence.reset_gaps()
-        time.sleep(0.02)
-        usual.append(max((gap.ns for gap in clocks.gaps(evidence)), default=0))
-    return max(NOTED, 3 * percentile(usual, 50) // 2)
+    """From which length on a guest that has the CPUs to itself is to remember gaps. Of each vCPU it remembers sixteen, which must last until they are
+    looked at: on a slow host each of its rounds may be one, and where its vCPUs share CPUs, a tick of one is a gap of another."""
+    ns = NOTED
+    while ns < 1_000_000_000:
+        clocks.note_gaps_over(evidence, ns)
+        if all(_remembered(evidence, 0.02) <= 6 for _ in range(5)):
+            break
+        ns = ns * 5 // 4
+    return ns
+
+
+def _remembered(evidence, seconds):
+    """How many gaps the vCPU that has most of them remembers in a time."""
+    before = clocks.stall_counts(evidence)
+    time.sleep(seconds)
+    return max(after - then for then, after in zip(before, clocks.stall_counts(evidence)))
 
 
 class Speed(threading.Thread):
@@ -76,10 +83,10 @@ class Speed(threading.Thread):
 class Rig:
     """A machine with touched memory, and everything that watches it."""
 
-    def __init__(self, supervisor, memory_mib, vcpus, trace, cpus=(), options="", pages=None, devices=()):
+    def __init__(self, supervisor, memory_mib, vcpus, trace, cpus=(), options="", pages=None, devices=(), with_speed=False):
         """`cpus`: where vCPU 0, 1 … run, one each. `options`: more of the guest's command line. `pages`, `devices`: the machine file's
-        `memory.pages` and `devices`."""
-        self.supervisor, self.memory_mib, self.vcpus, self.trace = supervisor, memory_mib, vcpus, trace
+        `memory.pages` and `devices`. `with_speed`: the guest's speed is looked at each millisecond, which takes its CPUs as much time."""
+        self.supervisor, self.memory_mib, self.vcpus, self.trace, self.with_speed = supervisor, memory_mib, vcpus, trace, with_speed
         self.name = f"bench-{memory_mib}-{vcpus}-{len(devices)}{pages or ''}".lower()
         # The guest's own touching makes the pages exist in the worker's tables too, as they would in a machine that has run for long.
         self.machine = Machine(
@@ -119,6 +126,8 @@ class Rig:
                 record = self.control.upgrade(self.name, image, seen.progress)
         except CallFailed as failure:
             return {"outcome": failure.error, "reason": str(failure)}
+        if "blackoutNanoseconds" not in record:
+            raise AssertionError(f"nobody knows how long the guest stood: {record}")
         steps = clocks.step_times(record)
         ordered, ran = steps["park"][0], steps["running"][1]
         result = {
@@ -175,7 +184,7 @@ class Rig:
             self.trace.follow([worker, processes.wait_until(lambda: self.supervisor.batond, "there is a batond")])
 
     def _watched(self):
-        return Watch(self.evidence, self.trace, self._threads())
+        return Watch(self.evidence, self.trace, self._threads(), self.with_speed)
 
     @staticmethod
     def _moment(steps, point):
@@ -196,18 +205,20 @@ class Rig:
 class Watch:
     """What is watched around one event."""
 
-    def __init__(self, evidence, trace, threads):
+    def __init__(self, evidence, trace, threads, with_speed):
         self.evidence, self.trace, self.threads = evidence, trace, threads
         self._earlier, self._stalls = 0, []
+        self._speed = Speed(evidence) if with_speed else None
 
     def __enter__(self):
-        self._speed = Speed(self.evidence).__enter__()
+        if self._speed:
+            self._speed.__enter__()
         time.sleep(BASELINE / 1e9)
         self.evidence.reset_counters()
         if self.trace:
             self.trace.clear()
         self.began = time.monotonic_ns()
-        self.usual = self._speed.rate(self.began - BASELINE, self.began)
+        self.usual = self._speed and self._speed.rate(self.began - BASELINE, self.began)
         return self
 
     def __exit__(self, kind, *_):
@@ -232,7 +243,8 @@ class Watch:
 
     def close(self):
         """Ends what goes on in the background."""
-        self._speed.__exit__()
+        if self._speed:
+            self._speed.__exit__()
 
     def gaps(self, begin, end):
         """The largest gap of any vCPU, and the largest of those that were seen over the stop between these times."""
@@ -240,7 +252,7 @@ class Watch:
                 "since_prepared": max(gap.ns for gap in self._gaps)}
 
     def speed(self, since):
-        """Beats per second before, and how long after `since` the guest had half that again."""
+        """Beats per second before, and how long after `since` the guest had half that again; None where nobody looks."""
         deadline = time.monotonic_ns() + 1_000_000_000
         found = None
         while self.usual and found is None and time.monotonic_ns() < deadline:

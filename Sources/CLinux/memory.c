@@ -104,3 +104,5 @@ void cl_copy_in(void *destination, const void *source, size_t length) {
     memcpy(destination, source, length);
     __asm__ volatile("" ::: "memory");
 }
+
+int cl_is_same(const void *one, const void *other, size_t length) { return memcmp(one, other, length) == 0; }

@@ -1,3 +1,5 @@
+internal import CLinux
+
 /// Memory the kernel reads and fills for one ioctl: fixed room, 8-byte aligned, zeroed, allocated once.
 @safe
 package final class KernelBuffer: @unchecked Sendable {
@@ -60,6 +62,16 @@ package final class KernelBuffer: @unchecked Sendable {
     package func bytes(_ length: Int) -> [UInt8] {
         checkBounds(0, length)
         return unsafe [UInt8](UnsafeRawBufferPointer(start: memory, count: length))
+    }
+
+    /// Whether ``assign(_:)`` of these bytes would change nothing.
+    package func holds(_ bytes: [UInt8]) -> Bool {
+        checkBounds(0, bytes.count)
+        // SAFETY: bounds were checked.
+        let isSame = unsafe bytes.withUnsafeBytes {
+            if let source = $0.baseAddress { unsafe cl_is_same(memory, source, $0.count) != 0 } else { true }
+        }
+        return unsafe isSame && UnsafeRawBufferPointer(start: memory, count: count)[bytes.count...].allSatisfy { $0 == 0 }
     }
 
     /// Copies bytes in from the start and zeroes the rest.

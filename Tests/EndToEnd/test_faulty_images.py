@@ -114,7 +114,7 @@ def test_a_checkpoint_damaged_on_its_way_is_not_loaded(machines, images, kind):
     wait_until(lambda: is_held(incoming), "the incoming worker is held at load")
     with open(processes.descriptor_path(incoming, "/memfd:checkpoint"), "r+b", buffering=0) as file:
         content = bytearray(file.read())
-        length = len(content.rstrip(b"\0"))
+        length = int.from_bytes(content[16:24], "little")  # behind it is what practice has left
         for offset, bits in DAMAGE[kind](length):
             content[offset] ^= bits
         file.seek(0)

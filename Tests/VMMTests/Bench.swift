@@ -273,9 +273,21 @@ extension Bench {
         guard case .prepared = report else { throw VMMError("\(report)") }
     }
 
+    /// Both workers practise, the incoming one with the vCPUs' state that the outgoing one's practice has left.
+    func practise(_ outgoing: Worker, _ incoming: Worker) throws {
+        guard case .practised(let cpu) = try outgoing.order(.practise(cpu: nil)) else { throw VMMError("the outgoing worker did not practise") }
+        guard case .practised = try incoming.order(.practise(cpu: cpu)) else { throw VMMError("the incoming worker did not practise") }
+    }
+
     /// One handover from worker to worker, as a supervisor drives it.
-    func handOver(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
+    func handOver(from outgoing: Worker, to incoming: Worker, practising: Bool = false) throws -> Timeline {
         try prepare(outgoing, incoming)
+        if practising { try practise(outgoing, incoming) }
+        return try handOverPrepared(from: outgoing, to: incoming)
+    }
+
+    /// What follows when both are ready.
+    func handOverPrepared(from outgoing: Worker, to incoming: Worker) throws -> Timeline {
         try outgoing.settle()
         var times = Timeline()
         let saved = try outgoing.order(.save(freezeNanoseconds: 10_000_000_000))

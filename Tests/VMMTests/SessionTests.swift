@@ -1,3 +1,4 @@
+import Checkpoint
 import Handover
 import KVM
 import LinuxSystem
@@ -46,7 +47,7 @@ struct SessionTests {
         let fingerprint = try worker.order(.fingerprint)
         for generation in 2...8 {
             let next = try bench.worker(generation: UInt32(generation))
-            let times = try bench.handOver(from: worker, to: next)
+            let times = try bench.handOver(from: worker, to: next, practising: generation % 2 == 0)
             print("handover to \(generation): \(times.line)")
             #expect(try next.order(.fingerprint) == fingerprint)
             try worker.retire()
@@ -87,6 +88,36 @@ struct SessionTests {
         #expect(try worker.order(.resume) == .resumed(overdue: false))
         expectUnharmed(bench)
         try worker.retire()
+        try next.retire()
+    }
+
+    @Test func whatPracticeHasLeftDecidesNothing() throws {
+        let (bench, worker) = try running(vcpus: 2)
+        let next = try bench.worker(generation: 2)
+        try bench.prepare(worker, next)
+        let memory = try SharedMapping(of: bench.checkpoint.descriptor, length: try bench.checkpoint.descriptor.size())
+        let start = memory.length / 2
+        // Nothing yet: it practises with what it has itself.
+        #expect(memory.copyOut(at: start, count: 8) == [UInt8](repeating: 0, count: 8))
+        #expect(try next.order(.practise(cpu: nil)) == .practised(cpu: nil))
+        try bench.practise(worker, next)
+        #expect(memory.copyOut(at: start, count: 8) == Array("BATONCKP".utf8))
+        #expect(memory.copyOut(at: 0, count: 8) == [UInt8](repeating: 0, count: 8), "that is where a checkpoint to be loaded lies")
+
+        // Whatever is there, practice decides nothing: what cannot be read, or is another machine's or generation's, is left alone.
+        let left = memory.copyOut(at: start, count: memory.length - start)
+        let length = try CheckpointHeader(judging: left).totalLength
+        for position in Array(stride(from: 0, to: CheckpointFormat.headerLength, by: 5)) + stride(from: 97, to: length, by: length / 24) {
+            memory.copyIn([left[position] ^ 0x55].span, at: start + position)
+            #expect(try next.order(.practise(cpu: nil)) == .practised(cpu: nil), "byte \(position)")
+            memory.copyIn([left[position]].span, at: start + position)
+        }
+        expectUnharmed(bench)
+        try bench.practise(worker, next)
+
+        _ = try bench.handOverPrepared(from: worker, to: next)
+        try worker.retire()
+        expectUnharmed(bench)
         try next.retire()
     }
 
@@ -221,11 +252,16 @@ struct SessionTests {
         #expect(try worker.order(.pause) == .done)
         let before = try bench.digest()
         let next = try bench.worker(generation: 2)
-        let (length, digest) = try save(bench, worker, next)
-        guard case .loaded = try next.order(.load(length: length, digest: digest)) else { throw VMMError("not loaded") }
+        try bench.prepare(worker, next)
+        try bench.practise(worker, next)
+        #expect(try bench.digest() == before)
+        try next.retire()
+        let another = try bench.worker(generation: 2)
+        let (length, digest) = try save(bench, worker, another)
+        guard case .loaded = try another.order(.load(length: length, digest: digest)) else { throw VMMError("not loaded") }
         #expect(try bench.digest() == before)
         #expect(try worker.order(.resume) == .resumed(overdue: false))
-        try next.retire()
+        try another.retire()
         #expect(try bench.digest() == before)
         #expect(try worker.order(.unpause) == .done)
         expectUnharmed(bench)

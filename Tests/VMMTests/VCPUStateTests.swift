@@ -12,8 +12,23 @@ private struct Pair {
     let plan: MSRPlan
 
     init() throws {
+        let made = try Self.make(2)
+        (first, second) = (made[0], made[1])
         let system = try KVMSystem(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
-        let made = try (0..<2).map { _ in
+        plan = MSRPlan(probing: first.vcpu, listed: try system.msrIndices(), features: try system.featureMSRIndices())
+        try plan.apply(to: second.vcpu)
+    }
+
+    /// VMs that could be the incoming worker's.
+    func another() throws -> (vm: VirtualMachine, vcpu: VCPU) {
+        let made = try Self.make(1)[0]
+        try plan.apply(to: made.vcpu)
+        return made
+    }
+
+    private static func make(_ count: Int) throws -> [(vm: VirtualMachine, vcpu: VCPU)] {
+        let system = try KVMSystem(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
+        return try (0..<count).map { _ in
             let vm = try system.createVirtualMachine()
             for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
             try vm.createInterruptControllers()
@@ -23,9 +38,6 @@ private struct Pair {
             try vcpu.setMachineCheckBanks(MSRPlan.machineCheckBanks)
             return (vm, vcpu)
         }
-        (first, second) = (made[0], made[1])
-        plan = MSRPlan(probing: first.vcpu, listed: try system.msrIndices(), features: try system.featureMSRIndices())
-        try plan.apply(to: second.vcpu)
     }
 }
 
@@ -87,10 +99,10 @@ struct VCPUStateTests {
         let pair = try Pair()
         try disturb(pair.first.vm, pair.first.vcpu)
         let writing = VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan)
-        let saved = try writing.save(pair.first.vcpu) {}
+        let saved = try writing.save(pair.first.vcpu, collect: {})
         let reading = VCPUStateIO(vm: pair.second.vm, vcpu: pair.second.vcpu, plan: pair.plan)
         try reading.restore(saved, to: pair.second.vcpu)
-        let again = try reading.save(pair.second.vcpu) {}
+        let again = try reading.save(pair.second.vcpu, collect: {})
         for part in saved.parts {
             #expect(part.bytes == again[part.part], "\(part.part.name)")
         }
@@ -102,9 +114,171 @@ struct VCPUStateTests {
         #expect(saved.msrs.contains(VCPUState.MSR(index: 0xC000_0082, value: 0x5A5A_0000)))
     }
 
+    // What practice has given a vCPU is not given again.
+
+    /// Changes some parts of a vCPU's state, by a generator.
+    private func change(_ vm: VirtualMachine, _ vcpu: VCPU, by random: inout SystematicGenerator) throws {
+        func edit(_ part: VCPUStatePart, _ body: (KernelBuffer) -> Void) throws {
+            let buffer = KernelBuffer(count: vm.size(of: part))
+            _ = try vcpu.read(part, into: buffer)
+            body(buffer)
+            try vcpu.write(part, from: buffer)
+        }
+        let value = UInt64(random.next() & 0xFFFF_F000)
+        let system: VCPUStatePart = vm.size(of: .systemRegisters2) > 0 ? .systemRegisters2 : .systemRegisters
+        if Bool.random(using: &random) { try edit(.registers) { $0.store(value, at: 0) } }
+        if Bool.random(using: &random) { try edit(.registers) { $0.store(value, at: 128) } }  // RIP: no longer the reset vector
+        if Bool.random(using: &random) { try edit(system) { $0.store(value, at: 232) } }  // CR2
+        if Bool.random(using: &random) { try edit(system) { $0.store(value, at: 72) } }  // the base of FS
+        if Bool.random(using: &random) { try edit(.debugRegisters) { $0.store(value, at: 8) } }
+        if Bool.random(using: &random) { try edit(.extendedControlRegisters) { $0.store(value & 0x1000 == 0 ? UInt64(1) : 3, at: 16) } }
+        if Bool.random(using: &random) {
+            try edit(.extendedState) {
+                $0.store(value, at: 160)
+                $0.store($0.load64(at: 512) | 2, at: 512)
+            }
+        }
+        if Bool.random(using: &random) { try edit(.mpState) { $0.store(value & 0x1000 == 0 ? UInt32(0) : 3, at: 0) } }
+        if Bool.random(using: &random) { try edit(.events) { $0.store(UInt8(value >> 12 & 1), at: 14) } }  // NMIs are masked
+        if Bool.random(using: &random) {
+            try edit(.events) {
+                $0.store(UInt8(13), at: 1)
+                $0.store(UInt8(1), at: 3)  // a general protection fault is pending
+            }
+        }
+        if Bool.random(using: &random) { try edit(.localAPIC) { $0.store(UInt32(0x1FF), at: 0xF0) } }
+        for msr: UInt32 in [0x174, 0xC000_0081, 0xC000_0082, 0xC000_0102] where Bool.random(using: &random) {
+            _ = vcpu.set(msr: msr, to: value)
+        }
+        if Bool.random(using: &random) { try? vcpu.setTSCOffset(value) }
+    }
+
+    @Test(arguments: 1...24) func afterPracticeWithAnotherStateItIsRestoredAsWithoutPractice(seed: UInt64) throws {
+        let pair = try Pair()
+        var random = SystematicGenerator(seed: seed)
+        let io = VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan)
+        try change(pair.first.vm, pair.first.vcpu, by: &random)
+        let earlier = try io.save(pair.first.vcpu, collect: nil)
+        try change(pair.first.vm, pair.first.vcpu, by: &random)
+        let later = try io.save(pair.first.vcpu, collect: nil)
+
+        let practised = VCPUStateIO(vm: pair.second.vm, vcpu: pair.second.vcpu, plan: pair.plan)
+        if seed % 2 == 0 {  // its own rehearsal comes first
+            try practised.restore(try practised.save(pair.second.vcpu, collect: nil), to: pair.second.vcpu)
+        }
+        for _ in 0..<2 { try practised.anticipate(earlier, to: pair.second.vcpu) }
+        try practised.restore(later, to: pair.second.vcpu)
+        let fresh = try pair.another()
+        let plain = VCPUStateIO(vm: fresh.vm, vcpu: fresh.vcpu, plan: pair.plan)
+        try plain.restore(later, to: fresh.vcpu)
+
+        let (one, other) = (try practised.save(pair.second.vcpu, collect: nil), try plain.save(fresh.vcpu, collect: nil))
+        for part in other.parts { #expect(one[part.part] == part.bytes, "\(part.part.name)") }
+        for (found, expected) in zip(one.msrs, other.msrs) { #expect(found == expected) }
+        #expect(one.tscOffset == other.tscOffset)
+    }
+
+    @Test func whatAVCPUHasIsNotWrittenAgainAndWhatItHasRunWithIs() throws {
+        let pair = try Pair()
+        try disturb(pair.first.vm, pair.first.vcpu)
+        let state = try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu, collect: nil)
+        let (vm, vcpu) = pair.second
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
+        /// Behind the back of `io`: whoever writes debug registers again puts them right.
+        func damage() throws {
+            let debug = KernelBuffer(count: 128)
+            debug.store(UInt64(0x9999), at: 0)
+            try vcpu.write(.debugRegisters, from: debug)
+        }
+        func isDamaged() throws -> Bool {
+            let debug = KernelBuffer(count: 128)
+            _ = try vcpu.read(.debugRegisters, into: debug)
+            return debug.load64(at: 0) == 0x9999
+        }
+        try io.anticipate(state, to: vcpu)
+        try damage()
+        try io.restore(state, to: vcpu)
+        #expect(try isDamaged(), "it was written though it had not changed")
+        try io.finishRestoring(state, to: vcpu)  // it is about to run
+        try io.restore(state, to: vcpu)
+        #expect(try !isDamaged())
+        try damage()
+        _ = try io.save(vcpu, collect: nil)  // the buffers hold something else now
+        try io.restore(state, to: vcpu)
+        #expect(try !isDamaged())
+    }
+
+    @Test(arguments: [LocalAPIC.TimerMode.oneShot, .periodic, .deadline], [LocalAPIC.TimerMode.oneShot, .periodic, .deadline])
+    func whatIsAnticipatedStartsNoTimerAndDisturbsNone(earlier: LocalAPIC.TimerMode, later: LocalAPIC.TimerMode) throws {
+        let pair = try Pair()
+        let plain = try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu, collect: nil)
+        let untouched = try #require(plain[.localAPIC])
+        func state(_ mode: LocalAPIC.TimerMode) -> VCPUState {
+            var state = plain
+            let page = timerPage(mode, of: untouched)
+            state.parts = plain.parts.map { $0.part == .localAPIC ? .init(part: $0.part, bytes: page) : $0 }
+            if mode == .deadline { state.msrs = plain.msrs.map { $0.index == MSRPlan.tscDeadline ? .init(index: $0.index, value: 1 << 60) : $0 } }
+            return state
+        }
+        let vcpu = pair.second.vcpu
+        let page = KernelBuffer(count: LocalAPIC.size)
+        let io = VCPUStateIO(vm: pair.second.vm, vcpu: vcpu, plan: pair.plan)
+        try io.anticipate(state(earlier), to: vcpu)
+        _ = try vcpu.read(.localAPIC, into: page)
+        for register in [0x380, 0x390] { #expect(page.load32(at: register) == 0) }
+        #expect(page.load32(at: 0x320) == 0x10000)  // as after a reset
+        #expect(vcpu.value(ofMSR: MSRPlan.tscDeadline) == 0)
+        try io.restore(state(later), to: vcpu)
+        _ = try vcpu.read(.localAPIC, into: page)
+        let apic = LocalAPIC(page.bytes(LocalAPIC.size))
+        #expect(apic.timerMode == later)
+        #expect((apic.timerInitialCount > 0) == (later != .deadline))
+        #expect(vcpu.value(ofMSR: MSRPlan.tscDeadline) == (later == .deadline ? 1 << 60 : 0))
+    }
+
+    /// A page whose timer has so long to run, a second for one.
+    private func timerPage(_ mode: LocalAPIC.TimerMode, of page: [UInt8], left: UInt32 = 1_000_000_000) -> [UInt8] {
+        let buffer = KernelBuffer(count: LocalAPIC.size)
+        buffer.assign(page)
+        buffer.store(UInt32(0x1FF), at: 0xF0)
+        buffer.store(UInt32(0x45) | mode.rawValue << 17, at: 0x320)
+        buffer.store(UInt32(0xB), at: 0x3E0)
+        if mode != .deadline { for register in [0x380, 0x390] { buffer.store(left, at: register) } }
+        return buffer.bytes(LocalAPIC.size)
+    }
+
+    enum Interrupter: CaseIterable { case none, oneShot, deadline, periodic, oneShotRunDown, counter }
+
+    /// Only what may have happened without a trace makes KVM be asked, which takes a KVM_RUN.
+    @Test(arguments: zip(Interrupter.allCases, [[0, 0], [0, 0], [0, 0], [1, 1], [1, 2], [1, 1]]))
+    func whatKVMHasPutOffIsCollectedWhereItWouldBeLost(interrupter: Interrupter, expected: [Int]) throws {
+        let pair = try Pair()
+        let (vm, vcpu) = pair.first
+        let apic = KernelBuffer(count: LocalAPIC.size)
+        _ = try vcpu.read(.localAPIC, into: apic)
+        let page = apic.bytes(LocalAPIC.size)
+        switch interrupter {
+        case .none: break
+        case .oneShot: apic.assign(timerPage(.oneShot, of: page))
+        case .deadline: apic.assign(timerPage(.deadline, of: page))
+        case .periodic: apic.assign(timerPage(.periodic, of: page))
+        case .oneShotRunDown: apic.assign(timerPage(.oneShot, of: page, left: 1000))
+        case .counter: apic.store(UInt32(0x46), at: 0x340)
+        }
+        try vcpu.write(.localAPIC, from: apic)
+        SystemClock.sleep(.milliseconds(5))
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
+        let counts = try expected.map { _ in
+            var count = 0
+            _ = try io.save(vcpu) { count += 1 }
+            return count
+        }
+        #expect(counts == expected)
+    }
+
     @Test func itIsReadAsItWasWrittenAndEveryTruncationIsRefused() throws {
         let pair = try Pair()
-        let state = try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu) {}
+        let state = try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu, collect: {})
         var writer = WireWriter()
         state.encode(to: &writer)
         var reader = WireReader(writer.bytes)
@@ -121,7 +295,7 @@ struct VCPUStateTests {
     @Test func aLongerStructureIsTakenOnlyIfItsTailIsZero() throws {
         let pair = try Pair()
         let io = VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan)
-        let saved = try io.save(pair.first.vcpu) {}
+        let saved = try io.save(pair.first.vcpu, collect: {})
         for (tail, isTaken) in [(UInt8(0), true), (1, false)] {
             var longer = saved
             longer.parts = saved.parts.map { part in
@@ -139,7 +313,7 @@ struct VCPUStateTests {
     @Test func anMSRThatIsRefusedIsNamed() throws {
         let pair = try Pair()
         let io = VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan)
-        var saved = try io.save(pair.first.vcpu) {}
+        var saved = try io.save(pair.first.vcpu, collect: {})
         saved.msrs.append(VCPUState.MSR(index: 0x1234_5678, value: 1))
         #expect { try io.restore(saved, to: pair.first.vcpu) } throws: { "\($0)".contains("0x12345678") }
     }
@@ -153,5 +327,22 @@ struct VCPUStateTests {
         plan.encode(to: &writer)
         var reader = WireReader(writer.bytes)
         #expect(try MSRPlan(from: &reader) == plan)
+    }
+}
+
+/// The same numbers for the same seed (xorshift).
+private struct SystematicGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
+        for _ in 0..<8 { _ = next() }
+    }
+
+    mutating func next() -> UInt64 {
+        state ^= state << 13
+        state ^= state >> 7
+        state ^= state << 17
+        return state
     }
 }

@@ -41,4 +41,5 @@ int cl_word_wake(void *address);
 
 // Bulk copies that the compiler may not merge with other accesses to memory a guest changes.
 void cl_copy_in(void *destination, const void *source, size_t length);
+int cl_is_same(const void *one, const void *other, size_t length);  // 1 or 0
 #endif

@@ -38,8 +38,8 @@ extension Machine {
 
     /// Has each vCPU's thread leave the guest, do what it will do when it is stopped, and go on: seconds after it was last needed, code and
     /// memory have gone from a processor's caches, and fetching them takes longer than the work. No vCPU waits for another one. Whoever does
-    /// not come in time is not waited for either.
-    func practise(_ stopping: Stopping, within limit: Duration) throws(VMMError) {
+    /// not come in time is not waited for either. Whether all came.
+    func practise(_ stopping: Stopping, within limit: Duration) throws(VMMError) -> Bool {
         let threads = threads
         let began = SystemClock.monotonic()
         let stop = Stop(of: threads.count, isOpen: true, glance: nil)
@@ -48,10 +48,11 @@ extension Machine {
                 stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
             }
         }
-        if !stop.done.wait(timeout: limit), stop.abandon() { return }
+        if !stop.done.wait(timeout: limit), stop.abandon() { return false }
         while !stop.done.wait(timeout: Self.patience) {}
         if let failure = stop.failure { throw failure }
         notePractice(since: began)
+        return true
     }
 
     /// - Parameters:

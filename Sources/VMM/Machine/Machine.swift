@@ -26,6 +26,8 @@ final class Machine: Sendable {
     private let crew: [Int]
     /// Whether all vCPUs' threads can run at the same time.
     let hasCPUForEach: Bool
+    /// Guest-physical, of a page of RAM that exists; `nil` as long as nobody has looked.
+    let existingPage = Mutex<UInt64?>(nil)
     let latch = Latch()
     /// Nanoseconds that practice took.
     private let practised = Atomic<Int64>(0)

@@ -2,6 +2,7 @@ internal import GuestMemory
 internal import Handover
 internal import KVM
 internal import LinuxSystem
+internal import Synchronization
 internal import SystemPackage
 internal import Wire
 
@@ -57,7 +58,9 @@ struct MachineBuilder: Sendable {
         failpoints.memory(machine.memory)
         return try doing("populating guest memory") { () throws(Errno) in
             let vcpu = machine.vm.value(of: .preFaultMemory) > 0 ? machine.firstVCPU : nil
-            return try Population(machine.memory, try lent.memory.descriptor.dataExtents(), through: vcpu).run()
+            let extents = try lent.memory.descriptor.dataExtents()
+            machine.existingPage.withLock { $0 = extents.first.flatMap { machine.memory.layout.addresses(of: $0).first?.lowerBound } }
+            return try Population(machine.memory, extents, through: vcpu).run()
         }
     }
 

@@ -9,6 +9,7 @@ package struct LocalAPIC: Sendable, Equatable {
     private static let triggerMode = 0x180
     private static let interruptRequest = 0x200
     private static let timerVector = 0x320
+    private static let performanceVector = 0x340
     private static let initialCount = 0x380
     private static let currentCount = 0x390
     private static let divideConfiguration = 0x3E0
@@ -53,6 +54,16 @@ package struct LocalAPIC: Sendable, Equatable {
         case .deadline, nil: false  // a deadline that passed is still in its MSR and fires when restored
         }
     }
+
+    /// As after a reset, as far as the timer is concerned. Its mode as well: KVM clears the count of a page that takes a timer out of deadline mode.
+    package mutating func removeTimer() {
+        self[Self.timerVector] = 0x10000
+        self[Self.initialCount] = 0
+        self[Self.currentCount] = 0
+    }
+
+    /// Whether overflowing performance counters interrupt: their entry is not masked.
+    package var takesPerformanceInterrupts: Bool { self[Self.performanceVector] & 0x10000 == 0 }
 
     /// Moves the timer on by the time between saving and restoring. KVM starts it from the current count when the page is set.
     ///

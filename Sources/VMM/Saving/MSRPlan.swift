@@ -23,6 +23,9 @@ package struct MSRPlan: Sendable, Equatable {
     /// MSRs that hold the address of a structure KVM keeps up to date in guest memory, and may write to as soon as it knows it: restored
     /// by the vCPU's thread after the commit, just before it enters the guest.
     package static func isGuestStructure(_ index: UInt32) -> Bool { (0x4B56_4D01...0x4B56_4D04).contains(index) || index == 0x4B56_4D06 }
+    /// Never anticipated: the deadline starts a timer, and KVM drops of XSAVE what XFD disables.
+    static func dependsOnMoment(_ index: UInt32) -> Bool { index == tscDeadline || index == extendedFeatureDisable }
+    private static let extendedFeatureDisable: UInt32 = 0x1C4
     /// Guest state that the kernel's list does not name: MTRRs and the machine-check banks of ``machineCheckBanks``.
     private static let unlisted: [UInt32] =
         Array(0x200...0x20F) + [0x250, 0x258, 0x259] + Array(0x268...0x26F) + [0x2FF, 0x17A]

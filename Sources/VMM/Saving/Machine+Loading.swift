@@ -3,6 +3,7 @@ internal import Devices
 internal import Handover
 internal import KVM
 internal import LinuxSystem
+internal import Synchronization
 internal import SystemPackage
 internal import Wire
 
@@ -42,8 +43,12 @@ struct DecodedCheckpoint: Sendable {
         devices = try target.devices.decode(reader)
     }
 
+    func vcpu(_ index: Int) throws(CheckpointError) -> VCPUState { try reader.vcpu(index) }
+}
+
+extension CheckpointReader {
     func vcpu(_ index: Int) throws(CheckpointError) -> VCPUState {
-        try reader.decode(MachineSections.cpu, instance: UInt32(index)) { reader, _ throws(WireError) in try VCPUState(from: &reader) }
+        try decode(MachineSections.cpu, instance: UInt32(index)) { reader, _ throws(WireError) in try VCPUState(from: &reader) }
     }
 }
 
@@ -91,6 +96,26 @@ extension Machine {
         }
         for thread in threads { thread.beforeRunning(nil) }
         notePractice(since: began)
+    }
+
+    /// Gives the vCPUs, which have never run, what the guest's have had a moment ago, and has KVM set up their MMUs. Most of it they will still have when the
+    /// guest stops. It decides nothing: what cannot be given now is given then.
+    ///
+    /// - Parameter states: of all vCPUs; `nil` where nobody has left them.
+    func anticipate(_ states: [VCPUState]?) throws(VMMError) {
+        let page = existingPage.withLock { $0 }
+        // KVM tells by the order in which offsets are set whether all vCPUs have the same one: set some now and others later only if they all have.
+        let isInStep = Set(states?.map(\.tscOffset) ?? []).count == 1
+        try forEveryVCPU(isPractice: true) { () throws(VMMError) in
+        } _: { _, thread, index throws(VMMError) in
+            if var state = states?[index] {
+                if !isInStep { state.tscOffset = nil }
+                do throws(VMMError) { try self.stateIO[index].anticipate(state, to: thread.vcpu) } catch {
+                    writeToStandardError("baton-vmm: what vCPU \(index) has now cannot be given beforehand: \(error)")
+                }
+            }
+            if let page { thread.vcpu.prepareMMU(at: page) }
+        }
     }
 
     private func text(_ bytes: [UInt8]) -> String {

@@ -49,7 +49,7 @@ final class SavingRoom: @unchecked Sendable {
 extension Machine {
     /// Saves one vCPU, on its thread, when all are parked. A rehearsal enters no vCPU, not even to come back at once, and takes any thread.
     func save(_ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, isRehearsal: Bool = false) throws(VMMError) {
-        let state = try stateIO[index].save(thread.vcpu) { if !isRehearsal { thread.quiesce() } }
+        let state = try stateIO[index].save(thread.vcpu, collect: isRehearsal ? nil : { thread.collectExpiredTimers() })
         var content = WireWriter(capacity: 16 << 10)
         state.encode(to: &content)
         let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content.bytes)

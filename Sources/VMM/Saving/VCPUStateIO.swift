@@ -14,6 +14,24 @@ package final class VCPUStateIO: Sendable {
         .systemRegisters, .systemRegisters2, .registers, .extendedControlRegisters, .extendedState, .debugRegisters, .localAPIC,
     ]
     private static let restoringOrderAfterMSRs: [VCPUStatePart] = [.mpState, .events, .nestedState]
+    /// Always written, since other parts change it, or time does.
+    private static func dependsOnMoment(_ part: VCPUStatePart) -> Bool { part == .localAPIC || part == .events || part == .nestedState }
+    /// A vCPU that is in a nested guest, or in SMM, does not take what comes next as a new one does.
+    private static func isAnticipated(_ part: VCPUStatePart) -> Bool { part != .events && part != .nestedState }
+
+    /// What the vCPU has been given already. It has not run since: so it has it.
+    private struct Given {
+        /// A bit for each part, by its number: its buffer holds what was written last.
+        private var parts: UInt32 = 0
+        var tscOffset: UInt64?
+        /// All of a state's, in the order they were written.
+        var msrs: [VCPUState.MSR] = []
+
+        subscript(part: VCPUStatePart) -> Bool {
+            get { parts & 1 &<< UInt32(part.rawValue) != 0 }
+            set { if newValue { parts |= 1 &<< UInt32(part.rawValue) } else { parts &= ~(1 &<< UInt32(part.rawValue)) } }
+        }
+    }
 
     /// By the parts' numbers; `nil` for what this host's KVM does not have.
     private let buffers: [KernelBuffer?]
@@ -23,6 +41,9 @@ package final class VCPUStateIO: Sendable {
     private let hasOffset: Bool
     /// Of the vCPU's TSC, which changes here alone; 0 until it is known.
     private let tscKHz: Atomic<UInt32>
+    private let given = Mutex(Given())
+    /// Whether the LAPIC, as it was saved last, is one whose timer or counters must be looked after first.
+    private let collects = Atomic(false)
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
         let largest = VCPUStatePart.allCases.map(\.rawValue).max() ?? 0
@@ -39,26 +60,38 @@ package final class VCPUStateIO: Sendable {
 
     private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { buffers[Int(part.rawValue)] }
 
-    /// Reads everything, on the vCPU's thread. `quiesce` completes pending exits and moves expired timers to the IRR.
+    /// Reads everything, on the vCPU's thread, which has completed what was half done.
     ///
-    /// A periodic or one-shot timer that expires between that and the reading of the APIC would be lost: then all is read again.
-    package func save(_ vcpu: VCPU, quiesce: () -> Void) throws(VMMError) -> VCPUState {
+    /// An expiry that has not reached the IRR is lost with the old vCPU, unless the timer has a deadline: that fires again where it is restored. So a
+    /// periodic timer, or a one-shot one that has expired, is read after `collect`, and once more if it may have expired since; and so is a vCPU that takes
+    /// interrupts from performance counters, which KVM delivers as late.
+    ///
+    /// - Parameter collect: moves to the IRR what KVM has not moved yet, which takes a KVM_RUN; `nil` where nobody is to have this state.
+    package func save(_ vcpu: VCPU, collect: (() -> Void)?) throws(VMMError) -> VCPUState {
+        var collected: Int64?
         var wasExpired = false
+        if let collect, collects.load(ordering: .relaxed) {
+            collected = SystemClock.monotonic()
+            collect()
+        }
         for _ in 0..<3 {
-            let began = SystemClock.monotonic()
-            quiesce()
             let state = try read(vcpu)
             guard let page = state[.localAPIC] else { return state }
             let apic = LocalAPIC(page)
-            // A one-shot timer seen expired before this round was in the IRR by its `quiesce`.
-            guard apic.mayHaveExpired(within: state.time - began), !(wasExpired && apic.isExpiredOneShot) else { return state }
+            let needsCollecting = apic.mayHaveExpired(within: .max) || apic.takesPerformanceInterrupts
+            collects.store(needsCollecting, ordering: .relaxed)
+            guard needsCollecting, let collect else { return state }
+            // A one-shot timer seen expired before this round was in the IRR by its `collect`.
+            if let collected, !apic.mayHaveExpired(within: state.time - collected) || (wasExpired && apic.isExpiredOneShot) { return state }
             wasExpired = apic.isExpiredOneShot
+            collected = SystemClock.monotonic()
+            collect()
         }
-        quiesce()
         return try read(vcpu)
     }
 
     private func read(_ vcpu: VCPU) throws(VMMError) -> VCPUState {
+        given.withLock { $0 = Given() }  // the buffers are about to hold something else
         var parts: [VCPUState.Part] = []
         parts.reserveCapacity(buffers.count)
         for part in Self.savingOrder { try read(part, of: vcpu, into: &parts) }
@@ -114,7 +147,16 @@ package final class VCPUStateIO: Sendable {
 
     /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on any thread that has the
     /// vCPU to itself (``Machine/forEveryVCPU(isPractice:preparing:_:)``), before its first run. Guest memory is not touched.
-    package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+    ///
+    /// What the vCPU has been given already is not written again: whatever an ioctl of a vCPU does, most of its time goes into making that vCPU the
+    /// thread's.
+    package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) { try write(state, to: vcpu, isAnticipated: false) }
+
+    /// Gives a vCPU that has never run what it will probably be restored to: no timer starts, no interrupt comes to be pending, and whatever is still so then
+    /// need not be written any more. If it fails, only less is given.
+    package func anticipate(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) { try write(state, to: vcpu, isAnticipated: true) }
+
+    private func write(_ state: VCPUState, to vcpu: VCPU, isAnticipated: Bool) throws(VMMError) {
         let frequency = tscKHz.load(ordering: .relaxed)
         if state.tscKHz != 0, frequency != 0, frequency != state.tscKHz {
             try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
@@ -122,12 +164,15 @@ package final class VCPUStateIO: Sendable {
             }
             tscKHz.store(state.tscKHz, ordering: .relaxed)
         }
-        for part in Self.restoringOrder { try write(part, of: state, to: vcpu) }
-        try restoreMSRs(state, to: vcpu)
-        for part in Self.restoringOrderAfterMSRs { try write(part, of: state, to: vcpu) }
+        try given.withLock { given throws(VMMError) in
+            for part in Self.restoringOrder { try write(part, of: state, to: vcpu, &given, isAnticipated) }
+            try writeMSRs(of: state, to: vcpu, &given, isAnticipated)
+            for part in Self.restoringOrderAfterMSRs { try write(part, of: state, to: vcpu, &given, isAnticipated) }
+        }
     }
 
-    private func write(_ part: VCPUStatePart, of state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+    private func write(_ part: VCPUStatePart, of state: VCPUState, to vcpu: VCPU, _ given: inout Given, _ isAnticipated: Bool) throws(VMMError) {
+        if isAnticipated, !Self.isAnticipated(part) { return }
         guard var bytes = state[part] else { return }
         guard let buffer = buffer(part) else { throw VMMError("vCPU \(vcpu.index) has \(part.name), which this host's KVM does not know") }
         if bytes.count > buffer.count {
@@ -136,26 +181,43 @@ package final class VCPUStateIO: Sendable {
             }
             bytes.removeLast(bytes.count - buffer.count)
         }
-        guard part == .localAPIC else { return try write(part, bytes, buffer, to: vcpu) }
-        let saved = LocalAPIC(bytes)
+        guard part == .localAPIC else { return try write(part, bytes, buffer, to: vcpu, &given) }
+        var saved = LocalAPIC(bytes)
+        if isAnticipated { saved.removeTimer() }
         try atOneMoment { now throws(VMMError) in
             var page = saved
             page.advanceTimer(by: now.subtractingReportingOverflow(state.time).partialValue)
-            try write(part, page.bytes, buffer, to: vcpu)
+            try write(part, page.bytes, buffer, to: vcpu, &given)
         }
     }
 
-    private func write(_ part: VCPUStatePart, _ bytes: [UInt8], _ buffer: KernelBuffer, to vcpu: VCPU) throws(VMMError) {
+    private func write(_ part: VCPUStatePart, _ bytes: [UInt8], _ buffer: KernelBuffer, to vcpu: VCPU, _ given: inout Given) throws(VMMError) {
+        if given[part], !Self.dependsOnMoment(part), buffer.holds(bytes) { return }
+        given[part] = false
+        // A vCPU that these put at its reset vector is made runnable by KVM.
+        if part == .systemRegisters || part == .systemRegisters2 { given[.mpState] = false }
         buffer.assign(bytes)
         try doing("restoring \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.write(part, from: buffer) }
+        given[part] = true
     }
 
     /// After the APIC, which must be in deadline mode already, or KVM ignores the deadline; and that as the last, by the TSC as it will be.
-    private func restoreMSRs(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        if let offset = state.tscOffset {
+    private func writeMSRs(of state: VCPUState, to vcpu: VCPU, _ given: inout Given, _ isAnticipated: Bool) throws(VMMError) {
+        if let offset = state.tscOffset, offset != given.tscOffset {
+            given.tscOffset = nil
             try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
+            given.tscOffset = offset
         }
-        try write(Self.deadlineLast(state.msrs) { $0.index }, to: vcpu) { $0 != MSRPlan.timeStampCounter && !MSRPlan.isGuestStructure($0) }
+        let msrs = Self.deadlineLast(state.msrs) { $0.index }
+        let known = given.msrs
+        given.msrs = []
+        restoring.removeAll()
+        for (position, msr) in msrs.enumerated() where msr.index != MSRPlan.timeStampCounter && !MSRPlan.isGuestStructure(msr.index) {
+            if MSRPlan.dependsOnMoment(msr.index) ? isAnticipated : position < known.count && known[position] == msr { continue }
+            try append(msr, for: vcpu)
+        }
+        try writeRestoring(to: vcpu)
+        given.msrs = msrs
     }
 
     private static func deadlineLast<Element>(_ msrs: [Element], _ index: (Element) -> UInt32) -> [Element] {
@@ -165,18 +227,18 @@ package final class VCPUStateIO: Sendable {
         return msrs
     }
 
-    /// Writes what makes KVM write to guest memory. After the commit, on the vCPU's thread, before its first run.
+    /// Writes what makes KVM write to guest memory. After the commit, on the vCPU's thread, before its first run: a vCPU that has not run has no such
+    /// structures, so that none need not be written.
     package func finishRestoring(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) {
-        try write(state.msrs, to: vcpu, MSRPlan.isGuestStructure)
+        given.withLock { $0 = Given() }
+        restoring.removeAll()
+        for msr in state.msrs where MSRPlan.isGuestStructure(msr.index) && msr.value != 0 { try append(msr, for: vcpu) }
+        try writeRestoring(to: vcpu)
     }
 
-    private func write(_ values: [VCPUState.MSR], to vcpu: VCPU, _ isWanted: (UInt32) -> Bool) throws(VMMError) {
-        restoring.removeAll()
-        for value in values where isWanted(value.index) {
-            if restoring.count == MSRBuffer.maximumCount { try writeRestoring(to: vcpu) }
-            restoring.append(value.index, value.value)
-        }
-        try writeRestoring(to: vcpu)
+    private func append(_ msr: VCPUState.MSR, for vcpu: VCPU) throws(VMMError) {
+        if restoring.count == MSRBuffer.maximumCount { try writeRestoring(to: vcpu) }
+        restoring.append(msr.index, msr.value)
     }
 
     private func writeRestoring(to vcpu: VCPU) throws(VMMError) {

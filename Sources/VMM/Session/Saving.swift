@@ -57,14 +57,15 @@ final class Saving: Sendable {
     }
 
     /// The same on a machine that runs, and runs on: so soon before the stop that all it takes is still in the processors' caches then. Returns
-    /// the CPU that the first vCPU is on, if it came in time.
+    /// the CPU that the first vCPU is on, if it came in time, and the checkpoint, if all did.
     static func practise(
         _ machine: Machine, in room: SavingRoom, image: WorkerImage, versions: PromisedVersions, generation: UInt32
-    ) throws(VMMError) -> UInt32? {
+    ) throws(VMMError) -> (cpu: UInt32?, checkpoint: [UInt8]?) {
         let cpu = FirstCPU()
-        let stopping = rehearsing(machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { _ in }
-        try machine.practise(stopping, within: .milliseconds(20))
-        return cpu.value
+        let stopping = rehearsing(machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { room.written = $0 }
+        let isWhole = try machine.practise(stopping, within: .milliseconds(20))
+        defer { if isWhole { room.written = [] } }
+        return (cpu.value, isWhole ? room.written : nil)
     }
 
     private static func rehearsing(

@@ -15,21 +15,47 @@ extension WorkerSession {
         try failpoints.reached(.practise)
         guard phase == .prepared else {
             guard let room else { throw VMMError("there is nothing to save to") }
-            return .practised(cpu: try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation))
+            let practised = try Saving.practise(machine, in: room, image: image, versions: versions, generation: generation)
+            // Once settled, the incoming worker has practised already.
+            if phase != .settled, let saved = practised.checkpoint, let memory = try? writableCheckpoint(for: machine) {
+                GuestPractice.leave(saved, in: memory)
+            }
+            return .practised(cpu: practised.cpu)
         }
+        let states = guestPractice(for: machine)
         let (rehearsal, generation, understood) = (rehearsal, generation, understood)
         try machine.onFirstVCPU { () throws(VMMError) in
             if let cpu { machine.threads.first?.stay(on: cpu) }
             if let rehearsal { try machine.practiseLoading(rehearsal, writtenBy: generation, understanding: understood) }
+            try machine.anticipate(states)
         }
         return .practised(cpu: nil)
+    }
+
+    /// What the worker that the commit word names has left by its own practice, if it can be read.
+    private func guestPractice(for machine: Machine) -> [VCPUState]? {
+        guard let checkpoint, let running = commitment?.current?.generation else { return nil }
+        let identity = CheckpointIdentity(machine: machine.blueprint.machineID, generation: UInt64(running))
+        do throws(VMMError) {
+            return try GuestPractice.take(from: checkpoint, of: identity, vcpus: machine.blueprint.vcpus, understanding: understood)
+        } catch {
+            writeToStandardError("baton-vmm: \(error)")
+            return nil
+        }
+    }
+
+    private func writableCheckpoint(for machine: Machine) throws(VMMError) -> SharedMapping {
+        if let checkpoint { return checkpoint }
+        let mapped = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus)
+        checkpoint = mapped
+        return mapped
     }
 
     func settle(within hold: UInt64) throws(VMMError) -> Report {
         if phase == .settled, let settledReport { return settledReport }
         try require(.running, .paused, for: "settle")
         let machine = try current()
-        if checkpoint == nil { checkpoint = try leases.checkpoint(writable: true, vcpus: machine.blueprint.vcpus) }
+        _ = try writableCheckpoint(for: machine)
         try failpoints.reached(.settle)
         let began = SystemClock.monotonic()
         do throws(VMMError) { try machine.devices.quiesce(within: .nanoseconds(Int64(clamping: hold))) } catch {

@@ -287,9 +287,9 @@ final class VCPUThread: Sendable {
 }
 
 extension VCPUThread {
-    /// Completes what is half done and moves expired LAPIC timers to the IRR, so that everything that happened is in the state.
-    /// On the vCPU's thread, parked: it has completed its exits then.
-    func quiesce() {
+    /// Moves to the IRR what KVM moves there only on its way into the guest, expired LAPIC timers and overflown counters, so that it is in the state. On the
+    /// vCPU's thread, parked: it has completed its exits then.
+    func collectExpiredTimers() {
         while let exit = try? vcpu.collectExpiredTimers(), exit != .interrupted, handle(exit) { completePendingExits() }
     }
 }

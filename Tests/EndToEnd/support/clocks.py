@@ -91,6 +91,11 @@ def note_gaps_over(evidence, ns):
         evidence.set_u64(evidence.vcpu(number) + 0x20, ns * evidence.tsc_khz // 1_000_000)
 
 
+def stall_counts(evidence):
+    """How many gaps were long enough, of each vCPU."""
+    return [evidence.u64(evidence.vcpu(number) + 0x28) for number in range(evidence.vcpus)]
+
+
 def stalls(evidence):
     """The latest gaps that were long enough, of all vCPUs; those of earlier events as well."""
     # At once: newer ones take their places.
