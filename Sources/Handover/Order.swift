@@ -23,7 +23,8 @@ package enum Order: Sendable, Equatable {
     case takeOver(patienceNanoseconds: UInt64)
     /// Do once more, while the guest runs, what the blackout takes, so that it is in the processor's caches. A worker whose guest runs saves, into the
     /// second half of the checkpoint's memory, and says on which CPU. A prepared one goes to this CPU, which the guest is about to leave, stays there until
-    /// it runs the guest, and loads what its rehearsal has saved; its vCPUs are given what the other one has left there, if it has. For images with the feature ``WorkerFeature/takesOver``. Answer: `practised`.
+    /// it runs the guest, and loads what its rehearsal has saved; its vCPUs are given what the other one has left there, if it has. For images with the
+    /// feature ``WorkerFeature/takesOver``. Answer: `practised`.
     case practise(cpu: UInt32?)
     /// Run. Answer: `running`.
     case grant

@@ -47,9 +47,8 @@ package final class VCPU: @unchecked Sendable {
         return isHalfDone ? try runUntilExit() : .interrupted
     }
 
-    /// KVM_RUN with a signal pending: no guest instruction runs, expired LAPIC timers move to the IRR, with whatever else KVM
-    /// has put off until then. The running thread only,
-    /// after ``completePendingExit()`` said ``VCPUExit/interrupted``.
+    /// KVM_RUN with a signal pending: no guest instruction runs, expired LAPIC timers move to the IRR, with whatever else KVM has put off until then. The
+    /// running thread only, after ``completePendingExit()`` said ``VCPUExit/interrupted``.
     package func collectExpiredTimers() throws(Errno) -> VCPUExit {
         clearExitRequest()
         defer { requestExit() }

@@ -42,7 +42,7 @@ package final class VCPUStateIO: Sendable {
     /// Of the vCPU's TSC, which changes here alone; 0 until it is known.
     private let tscKHz: Atomic<UInt32>
     private let given = Mutex(Given())
-    /// Whether the LAPIC, as it was saved last, is one whose timer or counters must be looked after first.
+    /// Whether, by the LAPIC as it was saved last, KVM must be asked first for what it has put off.
     private let collects = Atomic(false)
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
@@ -152,8 +152,8 @@ package final class VCPUStateIO: Sendable {
     /// thread's.
     package func restore(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) { try write(state, to: vcpu, isAnticipated: false) }
 
-    /// Gives a vCPU that has never run what it will probably be restored to: no timer starts, no interrupt comes to be pending, and whatever is still so then
-    /// need not be written any more. If it fails, only less is given.
+    /// Gives a vCPU that has never run what it will probably be restored to, without starting a timer: whatever is still so then need not be written any
+    /// more. If it fails, only less is given.
     package func anticipate(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) { try write(state, to: vcpu, isAnticipated: true) }
 
     private func write(_ state: VCPUState, to vcpu: VCPU, isAnticipated: Bool) throws(VMMError) {
