@@ -90,6 +90,7 @@ let package = Package(
 
         // Tests.
         tests("ImportRuleTests", []),
+        .target(name: "RandomTestSupport", path: "Tests/RandomTestSupport", swiftSettings: strict),
         tests("WireTests", ["Wire"]),
         tests("HandoverTests", ["Handover", "Wire"]),
         tests("ChannelTests", ["Channel", "Handover", "LinuxSystem", "Wire", systemPackage]),
@@ -97,14 +98,16 @@ let package = Package(
         tests("KeeperTests", ["Keeper", "KeeperTestSupport", "LinuxSystem"]),
         tests("SupervisorTests", ["Control", "Handover", "Keeper", "LinuxSystem", "Supervisor", systemPackage]),
         tests("KVMTests", ["KVM", "LinuxSystem", systemPackage]),
-        tests("VMMTests", ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "Wire", systemPackage]),
+        tests(
+            "VMMTests",
+            ["VMM", "Channel", "Checkpoint", "Devices", "GuestMemory", "Handover", "KVM", "LinuxSystem", "RandomTestSupport", "Wire", systemPackage]),
         tests("BootTests", ["VMM", "GuestMemory", "LinuxSystem", "Wire", systemPackage]),
         .target(name: "ConfinementAttempts", dependencies: ["CLinux"], path: "Tests/ConfinementAttempts", cSettings: strictC),
         tests("ConfinementTests", ["ConfinementAttempts", "VMM", "LinuxSystem"]),
         .target(
             name: "ControlTestSupport", dependencies: ["Control", "LinuxSystem", "Supervisor", systemPackage], path: "Tests/ControlTestSupport",
             swiftSettings: strict),
-        tests("ControlTests", ["Control", "ControlTestSupport", "LinuxSystem", "Supervisor", systemPackage]),
+        tests("ControlTests", ["Control", "ControlTestSupport", "LinuxSystem", "RandomTestSupport", "Supervisor", systemPackage]),
         .testTarget(
             name: "CommandLineToolTests",
             dependencies: [
@@ -114,7 +117,8 @@ let package = Package(
         tests("CheckpointTests", ["Checkpoint", "LinuxSystem", "Wire"], exclude: ["Golden"]),
         .target(name: "TapTestSupport", path: "Tests/TapTestSupport", cSettings: strictC),
         tests(
-            "DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "TapTestSupport", "Wire", systemPackage], exclude: ["Golden"]),
+            "DevicesTests", ["Checkpoint", "Devices", "GuestMemory", "LinuxSystem", "RandomTestSupport", "TapTestSupport", "Wire", systemPackage],
+            exclude: ["Golden"]),
         .target(
             name: "IOMMUTestSupport", dependencies: ["CLinux"], path: "Tests/IOMMUTestSupport", cSettings: strictC),
         tests(

@@ -19,16 +19,15 @@ PARTS = ["park", "save", "load", "commit", "running"]
 MESSAGES = [("saved → load", ("save", "end"), ("load", "begin"))]
 
 
-def noted(evidence):
-    """From which length on a guest that has the CPUs to itself is to remember gaps. Of each vCPU it remembers sixteen, which must last until they are
-    looked at: on a slow host each of its rounds may be one, and where its vCPUs share CPUs, a tick of one is a gap of another."""
+def note_gaps(evidence):
+    """Has a guest that has the CPUs to itself remember gaps, from a length on at which they last. Of each vCPU it remembers sixteen, which are looked at
+    after the stop: on a slow host each of its rounds may be one, and where its vCPUs share CPUs, a tick of one is a gap of another."""
     ns = NOTED
     while ns < 1_000_000_000:
         clocks.note_gaps_over(evidence, ns)
         if all(_remembered(evidence, 0.02) <= 6 for _ in range(5)):
-            break
+            return
         ns = ns * 5 // 4
-    return ns
 
 
 def _remembered(evidence, seconds):
@@ -108,7 +107,7 @@ class Rig:
             self.__exit__()  # nobody else would let go of the guest's memory
             raise
         self.evidence = self.machine.evidence
-        clocks.note_gaps_over(self.evidence, noted(self.evidence))
+        note_gaps(self.evidence)
         return self
 
     def __exit__(self, *_):

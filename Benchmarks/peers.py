@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import qemu
-from measuring import Rig, noted
+from measuring import Rig, note_gaps
 from support import clocks, processes, programs
 from support.control import CallFailed
 from support.evidence import Evidence
@@ -42,7 +42,7 @@ class Floor:
         self.process = subprocess.Popen([str(word) for word in self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
         self.evidence = Evidence(self.process.pid)
-        clocks.note_gaps_over(self.evidence, noted(self.evidence))
+        note_gaps(self.evidence)
         return self
 
     def __exit__(self, *_):

@@ -57,7 +57,7 @@ static void kicked(int signal) { (void)signal; }
 
 static bool run(struct vcpu *vcpu) { return ioctl(vcpu->fd, KVM_RUN, 0) == 0; }
 
-/// Completes what is half done, then lets expired timers reach the IRR: as baton-vmm does.
+/// Completes what is half done, then lets expired timers reach the IRR: as baton-vmm does where one could be lost.
 static void quiesce(struct vcpu *vcpu)
 {
     sigset_t kick, before;

@@ -1,4 +1,5 @@
 import Control
+import RandomTestSupport
 import Testing
 
 @Suite("JSON parser")
@@ -51,7 +52,7 @@ struct JSONParserTests {
     @Test("never traps on mutated messages")
     func mutations() {
         let message = Array(#"{"method":"io.baton.Supervisor.Show","parameters":{"machine":"wéb1","n":[-1.5e3,"\ud83d\ude00"]},"more":true}"#.utf8)
-        var generator = SplitMix(state: 7)
+        var generator = SplitMix(7)
         for length in 0..<message.count { _ = try? JSONParser.parse(Array(message[..<length])) }
         for _ in 0..<20_000 {
             var mutated = message
@@ -60,18 +61,5 @@ struct JSONParserTests {
             }
             _ = try? Call(frame: mutated)
         }
-    }
-}
-
-/// Repeatable randomness.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

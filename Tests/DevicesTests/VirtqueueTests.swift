@@ -1,5 +1,6 @@
 import GuestMemory
 import LinuxSystem
+import RandomTestSupport
 import Synchronization
 import Testing
 
@@ -247,7 +248,7 @@ private enum Flag {
     }
 
     @Test(arguments: 0..<64) func `survives rings full of nonsense`(_ seed: Int) throws {
-        var random = SplitMix(seed)
+        var random = SplitMix(UInt64(seed))
         let ring = try Ring(seed % 2 == 0 ? [.version1, .indirectDescriptors] : [.version1, .indirectDescriptors, .eventIndex])
         for _ in 0..<200 {
             for address in [Ring.table, Ring.available, Ring.indirect] {
@@ -321,18 +322,5 @@ private enum Flag {
         #expect(next.state == ring.queue.state)
         next.complete(try #require(next.pop()).ticket, written: 0)
         #expect(next.pop() == nil && ring.get(Ring.used + 2) == 2)
-    }
-}
-
-/// Numbers that are the same each time.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: Int) { state = UInt64(seed) }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

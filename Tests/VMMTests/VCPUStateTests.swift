@@ -1,5 +1,6 @@
 import KVM
 import LinuxSystem
+import RandomTestSupport
 import Testing
 import Wire
 
@@ -12,32 +13,29 @@ private struct Pair {
     let plan: MSRPlan
 
     init() throws {
-        let made = try Self.make(2)
-        (first, second) = (made[0], made[1])
+        (first, second) = (try Self.make(), try Self.make())
         let system = try KVMSystem(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
         plan = MSRPlan(probing: first.vcpu, listed: try system.msrIndices(), features: try system.featureMSRIndices())
         try plan.apply(to: second.vcpu)
     }
 
-    /// VMs that could be the incoming worker's.
+    /// One more like the second one.
     func another() throws -> (vm: VirtualMachine, vcpu: VCPU) {
-        let made = try Self.make(1)[0]
+        let made = try Self.make()
         try plan.apply(to: made.vcpu)
         return made
     }
 
-    private static func make(_ count: Int) throws -> [(vm: VirtualMachine, vcpu: VCPU)] {
+    private static func make() throws -> (vm: VirtualMachine, vcpu: VCPU) {
         let system = try KVMSystem(try OwnedDescriptor.open("/dev/kvm", .readWrite, followingLinks: true))
-        return try (0..<count).map { _ in
-            let vm = try system.createVirtualMachine()
-            for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
-            try vm.createInterruptControllers()
-            let vcpu = try vm.createVCPU(0)
-            let policy = CPUIDPolicy(supported: try system.supportedCPUID(), vcpus: 1, tscKHz: try vcpu.tscKHz())
-            try vcpu.setCPUID(policy.table(for: 0))
-            try vcpu.setMachineCheckBanks(MSRPlan.machineCheckBanks)
-            return (vm, vcpu)
-        }
+        let vm = try system.createVirtualMachine()
+        for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
+        try vm.createInterruptControllers()
+        let vcpu = try vm.createVCPU(0)
+        let policy = CPUIDPolicy(supported: try system.supportedCPUID(), vcpus: 1, tscKHz: try vcpu.tscKHz())
+        try vcpu.setCPUID(policy.table(for: 0))
+        try vcpu.setMachineCheckBanks(MSRPlan.machineCheckBanks)
+        return (vm, vcpu)
     }
 }
 
@@ -117,7 +115,7 @@ struct VCPUStateTests {
     // What practice has given a vCPU is not given again.
 
     /// Changes some parts of a vCPU's state, by a generator.
-    private func change(_ vm: VirtualMachine, _ vcpu: VCPU, by random: inout SystematicGenerator) throws {
+    private func change(_ vm: VirtualMachine, _ vcpu: VCPU, by random: inout SplitMix) throws {
         func edit(_ part: VCPUStatePart, _ body: (KernelBuffer) -> Void) throws {
             let buffer = KernelBuffer(count: vm.size(of: part))
             _ = try vcpu.read(part, into: buffer)
@@ -155,7 +153,7 @@ struct VCPUStateTests {
 
     @Test(arguments: 1...24) func afterPracticeWithAnotherStateItIsRestoredAsWithoutPractice(seed: UInt64) throws {
         let pair = try Pair()
-        var random = SystematicGenerator(seed: seed)
+        var random = SplitMix(seed)
         let io = VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan)
         try change(pair.first.vm, pair.first.vcpu, by: &random)
         let earlier = try io.save(pair.first.vcpu, collect: nil)
@@ -327,22 +325,5 @@ struct VCPUStateTests {
         plan.encode(to: &writer)
         var reader = WireReader(writer.bytes)
         #expect(try MSRPlan(from: &reader) == plan)
-    }
-}
-
-/// The same numbers for the same seed (xorshift).
-private struct SystematicGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
-        for _ in 0..<8 { _ = next() }
-    }
-
-    mutating func next() -> UInt64 {
-        state ^= state << 13
-        state ^= state >> 7
-        state ^= state << 17
-        return state
     }
 }

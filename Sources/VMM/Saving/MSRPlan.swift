@@ -23,7 +23,7 @@ package struct MSRPlan: Sendable, Equatable {
     /// MSRs that hold the address of a structure KVM keeps up to date in guest memory, and may write to as soon as it knows it: restored
     /// by the vCPU's thread after the commit, just before it enters the guest.
     package static func isGuestStructure(_ index: UInt32) -> Bool { (0x4B56_4D01...0x4B56_4D04).contains(index) || index == 0x4B56_4D06 }
-    /// Never anticipated: the deadline starts a timer, and KVM drops of XSAVE what XFD disables.
+    /// Never anticipated, and always restored: the deadline starts a timer, and KVM drops of XSAVE what XFD disables.
     static func dependsOnMoment(_ index: UInt32) -> Bool { index == tscDeadline || index == extendedFeatureDisable }
     private static let extendedFeatureDisable: UInt32 = 0x1C4
     /// Guest state that the kernel's list does not name: MTRRs and the machine-check banks of ``machineCheckBanks``.

@@ -15,9 +15,9 @@ package final class VCPUStateIO: Sendable {
     ]
     private static let restoringOrderAfterMSRs: [VCPUStatePart] = [.mpState, .events, .nestedState]
     /// Always written, since other parts change it, or time does.
-    private static func dependsOnMoment(_ part: VCPUStatePart) -> Bool { part == .localAPIC || part == .events || part == .nestedState }
+    private static func isAlwaysWritten(_ part: VCPUStatePart) -> Bool { part == .localAPIC || part == .events || part == .nestedState }
     /// A vCPU that is in a nested guest, or in SMM, does not take what comes next as a new one does.
-    private static func isAnticipated(_ part: VCPUStatePart) -> Bool { part != .events && part != .nestedState }
+    private static func canBeAnticipated(_ part: VCPUStatePart) -> Bool { part != .events && part != .nestedState }
 
     /// What the vCPU has been given already. It has not run since: so it has it.
     private struct Given {
@@ -172,7 +172,7 @@ package final class VCPUStateIO: Sendable {
     }
 
     private func write(_ part: VCPUStatePart, of state: VCPUState, to vcpu: VCPU, _ given: inout Given, _ isAnticipated: Bool) throws(VMMError) {
-        if isAnticipated, !Self.isAnticipated(part) { return }
+        if isAnticipated, !Self.canBeAnticipated(part) { return }
         guard var bytes = state[part] else { return }
         guard let buffer = buffer(part) else { throw VMMError("vCPU \(vcpu.index) has \(part.name), which this host's KVM does not know") }
         if bytes.count > buffer.count {
@@ -192,7 +192,7 @@ package final class VCPUStateIO: Sendable {
     }
 
     private func write(_ part: VCPUStatePart, _ bytes: [UInt8], _ buffer: KernelBuffer, to vcpu: VCPU, _ given: inout Given) throws(VMMError) {
-        if given[part], !Self.dependsOnMoment(part), buffer.holds(bytes) { return }
+        if given[part], !Self.isAlwaysWritten(part), buffer.holds(bytes) { return }
         given[part] = false
         // A vCPU that these put at its reset vector is made runnable by KVM.
         if part == .systemRegisters || part == .systemRegisters2 { given[.mpState] = false }

@@ -63,9 +63,9 @@ final class Saving: Sendable {
     ) throws(VMMError) -> (cpu: UInt32?, checkpoint: [UInt8]?) {
         let cpu = FirstCPU()
         let stopping = rehearsing(machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { room.written = $0 }
-        let isWhole = try machine.practise(stopping, within: .milliseconds(20))
-        defer { if isWhole { room.written = [] } }
-        return (cpu.value, isWhole ? room.written : nil)
+        guard try machine.practise(stopping, within: .milliseconds(20)) else { return (cpu.value, nil) }
+        defer { room.written = [] }  // the room's memory is its own again
+        return (cpu.value, room.written)
     }
 
     private static func rehearsing(
