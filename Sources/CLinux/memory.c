@@ -88,6 +88,15 @@ int cl_futex_wake(void *address, int count) {
     return r < 0 ? -errno : (int)r;
 }
 
+int cl_futex_wait_as(void *address, uint32_t value, uint32_t mask) {
+    return syscall(SYS_futex, address, FUTEX_WAIT_BITSET_PRIVATE, value, NULL, NULL, mask) ? -errno : 0;
+}
+
+int cl_futex_wake_those(void *address, uint32_t mask) {
+    long r = syscall(SYS_futex, address, FUTEX_WAKE_BITSET_PRIVATE, INT32_MAX, NULL, NULL, mask);
+    return r < 0 ? -errno : (int)r;
+}
+
 // The low half of a little-endian word; without PRIVATE, since other processes wait and wake.
 int cl_word_wait(void *address, uint64_t value, int64_t timeout_ns) {
     struct timespec limit = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };

@@ -208,6 +208,11 @@ void cl_return_large_blocks(void) {
     mallopt(M_TRIM_THRESHOLD, 128 << 10);
 }
 
+void cl_keep_freed_memory(size_t length) {
+    mallopt(M_MMAP_THRESHOLD, (int)length);
+    mallopt(M_TRIM_THRESHOLD, (int)length);
+}
+
 void cl_exit_now(int status) { _exit(status); }
 uint32_t cl_user_id(void) { return geteuid(); }
 int cl_process_id(void) { return getpid(); }

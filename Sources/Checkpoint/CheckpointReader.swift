@@ -23,6 +23,8 @@ package struct CheckpointReader: Sendable {
     private let bytes: [UInt8]
     private let index: [SectionKey: Int]
     private let ranges: [SectionRange]
+    /// Sections of this name are compared with their checksums when they are decoded.
+    private let deferred: String?
 
     /// Verifies lengths, digest, identity and checksums, and that everything that must be understood is.
     ///
@@ -30,7 +32,10 @@ package struct CheckpointReader: Sendable {
     ///   - bytes: a private copy of the whole checkpoint.
     ///   - identity: whose it must be; nil to take anyone's.
     ///   - understanding: the sections this reader knows, with the versions it reads.
-    package init(_ bytes: [UInt8], expecting identity: CheckpointIdentity?, understanding ranges: [SectionRange]) throws(CheckpointError) {
+    ///   - deferred: the name of sections whose contents are compared with their checksums by whoever decodes them, when they do.
+    package init(
+        _ bytes: [UInt8], expecting identity: CheckpointIdentity?, understanding ranges: [SectionRange], deferring deferred: String? = nil
+    ) throws(CheckpointError) {
         let layout = try CheckpointLayout(bytes)
         header = layout.header
         sections = layout.sections
@@ -44,11 +49,9 @@ package struct CheckpointReader: Sendable {
         }
         index = layout.index
         self.ranges = ranges
+        self.deferred = deferred
         for section in sections {
-            let found = CRC32C.of(bytes.span.extracting(section.content))
-            guard found == section.checksum else {
-                throw .checksum(section.key, offset: section.offset, said: section.checksum, found: found)
-            }
+            if section.key.name != deferred { try section.verify(bytes) }
             if let reads = ranges.reads(of: section.key.name) {
                 _ = try section.effectiveVersion(reads: reads)
             } else if section.mustUnderstand {
@@ -77,6 +80,7 @@ package struct CheckpointReader: Sendable {
         let section = sections[number]
         guard let reads = ranges.reads(of: name) else { throw .unknown(key, offset: section.offset) }
         let version = try section.effectiveVersion(reads: reads)
+        if name == deferred { try section.verify(bytes) }
         var reader = WireReader(bytes, range: section.content)
         do {
             let value = try decode(&reader, version)
@@ -99,6 +103,12 @@ extension [SectionRange] {
 }
 
 extension SectionDescription {
+    /// Whether the content in `checkpoint` adds up to the checksum.
+    fileprivate func verify(_ checkpoint: [UInt8]) throws(CheckpointError) {
+        let found = CRC32C.of(checkpoint.span.extracting(content))
+        guard found == checksum else { throw .checksum(key, offset: offset, said: checksum, found: found) }
+    }
+
     /// The version at which a reader of `reads` reads this section.
     fileprivate func effectiveVersion(reads: ClosedRange<UInt16>) throws(CheckpointError) -> UInt16 {
         if reads.contains(version) { return version }

@@ -64,6 +64,22 @@ package final class KernelBuffer: @unchecked Sendable {
         return unsafe [UInt8](UnsafeRawBufferPointer(start: memory, count: length))
     }
 
+    /// Copies the first `length` bytes to the end of `bytes`.
+    package func append(_ length: Int, to bytes: inout [UInt8]) {
+        checkBounds(0, length)
+        unsafe bytes.append(contentsOf: UnsafeRawBufferPointer(start: memory, count: length))
+    }
+
+    /// How much of the first `length` bytes there is before nothing but zeros, in whole words of eight.
+    package func contentLength(within length: Int) -> Int {
+        checkBounds(0, length)
+        var end = length & ~7
+        if end < length, (end..<length).contains(where: { load8(at: $0) != 0 }) { return length }
+        // SAFETY: bounds were checked.
+        while end > 0, unsafe memory.load(fromByteOffset: end &- 8, as: UInt64.self) == 0 { end &-= 8 }
+        return end
+    }
+
     /// Whether ``assign(_:)`` of these bytes would change nothing.
     package func holds(_ bytes: [UInt8]) -> Bool {
         checkBounds(0, bytes.count)
@@ -71,7 +87,8 @@ package final class KernelBuffer: @unchecked Sendable {
         let isSame = unsafe bytes.withUnsafeBytes {
             if let source = $0.baseAddress { unsafe cl_is_same(memory, source, $0.count) != 0 } else { true }
         }
-        return unsafe isSame && UnsafeRawBufferPointer(start: memory, count: count)[bytes.count...].allSatisfy { $0 == 0 }
+        let words = min(count, (bytes.count &+ 7) & ~7)
+        return isSame && (bytes.count..<words).allSatisfy { load8(at: $0) == 0 } && contentLength(within: count) <= words
     }
 
     /// Copies bytes in from the start and zeroes the rest.

@@ -178,6 +178,10 @@ package enum CurrentProcess {
     package static var openFileLimit: UInt64 { cl_limit_nofile() }
     /// Gives large blocks back to the kernel as soon as they are freed, whichever thread used them. For processes that live for long.
     package static func returnLargeBlocks() { cl_return_large_blocks() }
+
+    /// Keeps so many bytes of freed memory at the heap's end, and has all blocks that are smaller there: what was needed once is there when it is needed
+    /// again, and nobody waits for another thread that asks the kernel for it.
+    package static func keepFreedMemory(_ length: Int) { cl_keep_freed_memory(length) }
     /// Ends the process at once, without running exit handlers.
     package static func exitNow(_ status: Int32) { cl_exit_now(status) }
     package static func ignore(_ signal: ProcessSignal) { _ = cl_ignore_signal(signal.rawValue) }

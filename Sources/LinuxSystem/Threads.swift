@@ -71,8 +71,12 @@ package struct SystemThread: Sendable {
     /// A thread that is `urgent` gets the CPU as soon as it wakes, before threads that are not, and gives it up again soon; its share stays what it was.
     /// Since Linux 6.12; nothing changes before that, nor for background work.
     ///
-    /// - Parameter thread: as ``currentID`` was there; `nil`: this one.
-    package static func setUrgent(_ urgent: Bool, thread: Int32? = nil) { _ = cl_thread_slice(thread ?? 0, urgent ? 100_000 : 0) }
+    /// - Parameters:
+    ///   - turn: how long it keeps the CPU where others want it that are as urgent: what it has to do takes less, or each switch is in vain.
+    ///   - thread: as ``currentID`` was there; `nil`: this one.
+    package static func setUrgent(_ urgent: Bool, turn: Duration = .microseconds(100), thread: Int32? = nil) {
+        _ = cl_thread_slice(thread ?? 0, urgent ? UInt64(clamping: turn.nanoseconds) : 0)
+    }
 
     /// Pins a thread to CPUs, bit n of word n/64 for CPU n.
     ///
@@ -131,6 +135,12 @@ package final class Futex: @unchecked Sendable {
 
     /// Wakes every waiter.
     package func wake() { _ = unsafe cl_futex_wake(word, .max) }
+
+    /// Wakes those waiters whose mask has a bit of `mask`.
+    package func wake(those mask: UInt32) { _ = unsafe cl_futex_wake_those(word, mask) }
+
+    /// Waits while the word holds `value`, as one of those that `mask` names. May return early.
+    package func wait(while value: UInt32, as mask: UInt32) { _ = unsafe cl_futex_wait_as(word, value, mask) }
 
     /// Looks at the word again and again, for as long as it holds `value` and at most `duration`, without giving up the CPU; whether it does not hold it any more.
     package func watch(while value: UInt32, for duration: Duration) -> Bool {

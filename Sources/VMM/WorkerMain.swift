@@ -23,6 +23,7 @@ package enum WorkerMain {
                 writeToStandardError("baton-vmm: descriptor \(session) is not open; batond starts workers, --help says more")
                 return 64
             }
+            CurrentProcess.keepFreedMemory(1 << 20)
             do { _ = try Confinement.confine() } catch {
                 writeToStandardError("baton-vmm: \(error)")
                 return 70

@@ -71,16 +71,21 @@ package struct WireReader: Sendable {
         return string
     }
 
+    /// A 32-bit count of elements that follow, each of which has at least one byte: a count beyond what is left cannot be honest.
+    package mutating func count(limit: Int) throws(WireError) -> Int {
+        let start = offset
+        let count = try u32()
+        if count > limit || count > remaining { throw .tooLong(offset: start, length: UInt64(count), limit: min(limit, remaining)) }
+        return Int(count)
+    }
+
     /// A 32-bit count, then that many elements, each read by `element`.
     package mutating func list<Element>(
         limit: Int, _ element: (inout WireReader) throws(WireError) -> Element
     ) throws(WireError) -> [Element] {
-        let start = offset
-        let count = try u32()
-        // An element has at least one byte, so a count beyond what is left cannot be honest.
-        if count > limit || count > remaining { throw .tooLong(offset: start, length: UInt64(count), limit: min(limit, remaining)) }
+        let count = try count(limit: limit)
         var elements: [Element] = []
-        elements.reserveCapacity(Int(count))
+        elements.reserveCapacity(count)
         for _ in 0..<count { elements.append(try element(&self)) }
         return elements
     }

@@ -30,6 +30,14 @@ package struct WireWriter: Sendable {
         bytes += content
     }
 
+    /// A 32-bit length, then what `append` adds.
+    package mutating func blob(_ append: (inout [UInt8]) -> Void) {
+        let start = count
+        u32(0)
+        append(&bytes)
+        patch(u32: UInt32(clamping: count - start - 4), at: start)
+    }
+
     /// A 32-bit length, then UTF-8.
     package mutating func string(_ text: String) {
         let utf8 = text.utf8

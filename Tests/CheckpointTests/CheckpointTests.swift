@@ -93,6 +93,25 @@ import Wire
         }
     }
 
+    @Test func `damage of a section whose comparison is deferred is found when that section is decoded, and no other`() throws {
+        var bytes = Golden.write("sections")
+        bytes[96 + 48 + 4 + 48] ^= 1
+        let checkpoint = try CheckpointReader(bytes, expecting: nil, understanding: Golden.ranges, deferring: "cpu")
+        for instance in checkpoint.instances(of: "cpu") {
+            func decode() throws(CheckpointError) {
+                try checkpoint.decode("cpu", instance: instance) { reader, _ throws(WireError) in try reader.skip(reader.remaining) }
+            }
+            if instance != 1 {
+                try decode()
+            } else {
+                guard case .checksum(SectionKey("cpu", 1), 148, _, _)? = #expect(throws: CheckpointError.self, performing: { try decode() }) else {
+                    return #expect(Bool(false), "another error")
+                }
+            }
+        }
+        #expect(throws: CheckpointError.self) { try CheckpointReader(bytes, expecting: nil, understanding: Golden.ranges, deferring: "clock") }
+    }
+
     @Test func `a long writer version is cut between characters`() throws {
         var writer = CheckpointWriter()
         writer.begin(writer: String(repeating: "ä", count: 15) + "x€y", machine: Golden.machine, generation: 1)

@@ -35,6 +35,9 @@ void cl_store16(void *address, uint16_t value);                                /
 void cl_fence(void);                                                           // sequentially consistent
 int cl_futex_wait(void *address, uint32_t value, int64_t timeout_ns);         // 0, -EAGAIN, -EINTR, -ETIMEDOUT
 int cl_futex_wake(void *address, int count);
+// Of those who wait on one word, those whose mask has a bit in common with the waker's.
+int cl_futex_wait_as(void *address, uint32_t value, uint32_t mask);            // as cl_futex_wait
+int cl_futex_wake_those(void *address, uint32_t mask);
 // For 64-bit words that processes share: waits while the low 32 bits are those of `value`; wakes everybody.
 int cl_word_wait(void *address, uint64_t value, int64_t timeout_ns);          // as cl_futex_wait
 int cl_word_wake(void *address);

@@ -36,5 +36,6 @@ const char *cl_environment(const char *name);                // getenv
 uint32_t cl_user_id(void);                                   // geteuid
 int cl_process_id(void);                                    // getpid
 void cl_return_large_blocks(void);                          // mallopt(3)
+void cl_keep_freed_memory(size_t length);
 void cl_exit_now(int status);                               // _exit
 #endif

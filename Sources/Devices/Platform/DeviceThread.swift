@@ -96,6 +96,7 @@ package final class DeviceThread: Sendable {
     private func loop() {
         var poll = Poll()
         var watched: [Int] = []
+        watched.reserveCapacity(sources.count)  // a thread's first allocation takes long
         while true {
             let seen = orders.value  // before the goal: an order after this is seen next time
             let goal = currentGoal

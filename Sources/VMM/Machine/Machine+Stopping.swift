@@ -17,7 +17,7 @@ extension Machine {
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
     /// Dropping the result runs them again, too.
     func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
-        let stop = begin(stopping, glance: glance, watching: hasCPUForEach ? Self.moment : .zero)
+        let stop = begin(stopping, glance: glance, watching: hasCPUForEach ? moment : .zero)
         if !stop.done.wait(timeout: timeout), stop.giveUp() {
             throw late(within: timeout)
         }
@@ -69,9 +69,6 @@ extension Machine {
         }
         return stop
     }
-
-    /// How long a thread watches for what others are about to do.
-    static let moment = Duration.microseconds(100)
 
     /// How long anything may take that a parked vCPU's thread does.
     static let patience = Duration.seconds(5)

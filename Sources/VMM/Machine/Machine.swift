@@ -29,6 +29,8 @@ final class Machine: Sendable {
     /// Guest-physical, of a page of RAM that exists; `nil` as long as nobody has looked.
     let existingPage = Mutex<UInt64?>(nil)
     let latch = Latch()
+    /// Wakes the vCPUs' threads.
+    private let bell = Bell()
     /// Nanoseconds that practice took.
     private let practised = Atomic<Int64>(0)
     /// Readable when the guest has ended.
@@ -72,8 +74,11 @@ final class Machine: Sendable {
     }
 
     /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: as they work
-    /// there are to be two or three.
-    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 2_000_000)) }
+    /// there are to be one or two.
+    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed) * 2, 200_000), 20_000_000)) }
+
+    /// How long a thread watches for what others are about to do.
+    var moment: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed) / 10, 100_000), 1_000_000)) }
 
     func notePractice(since began: Int64) { practised.store(SystemClock.monotonic() - began, ordering: .relaxed) }
 
@@ -86,7 +91,7 @@ final class Machine: Sendable {
         let started = vcpus.enumerated().map { index, vcpu in
             VCPUThread(
                 vcpu, machine: blueprint.name, affinity: index < blueprint.affinities.count ? blueprint.affinities[index] : [],
-                handler: self, arrivals: latch)
+                handler: self, arrivals: latch, bell: bell)
         }
         for thread in started {
             try doing("starting the thread of vCPU \(thread.vcpu.index)") { () throws(Errno) in try thread.start() }
@@ -117,16 +122,19 @@ final class Machine: Sendable {
         latch.close(for: threads.count)
         // What has waited is there before the guest is, and no end of an interrupt can pass unnoticed.
         devices.resumeInterrupts()
-        for thread in threads { thread.run() }
+        for thread in threads { thread.prepareToRun() }
+        bell.ring(.max)
     }
 
     /// Runs the devices, as the vCPUs do. CLOCK_MONOTONIC just before the first of them entered the guest.
     func awaitRunning() -> Int64 {
         let hasEnded = isEnded
-        if !hasEnded { devices.resume() }
         // A vCPU's thread that says it is about to run is not interrupted by who hears it.
         SystemThread.setEagerness(.patient)
-        _ = latch.wait(timeout: .seconds(1))  // also where one has ended the guest since, and others are still on their way
+        // Devices take CPUs that vCPUs' threads want, and no request of theirs is lost: first come the vCPUs, unless a host keeps one of them waiting.
+        let areAllThere = latch.wait(timeout: .milliseconds(5))
+        if !hasEnded { devices.resume() }
+        if !areAllThere { _ = latch.wait(timeout: .seconds(1)) }  // also where one has ended the guest since, and others are still on their way
         SystemThread.setEagerness(.ordinary)
         return hasEnded ? SystemClock.monotonic() : threads.map(\.firstRunTime).min() ?? 0
     }
@@ -154,8 +162,10 @@ final class Machine: Sendable {
     /// Gives the calling thread and the vCPUs' the CPU as soon as they wake: what else a host does, preparing other machines' handovers
     /// for one, waits rather than this guest.
     func setUrgent(_ urgent: Bool) {
-        SystemThread.setUrgent(urgent)
-        for thread in threads { thread.setUrgent(urgent) }
+        // Where they share CPUs: as long as it takes to stop all of them, or to save or restore one.
+        let turn = Duration.microseconds(hasCPUForEach ? 100 : 1000)
+        SystemThread.setUrgent(urgent, turn: turn)
+        for thread in threads { thread.setUrgent(urgent, turn: turn) }
     }
 
     /// How many vCPU threads answer a kick in time.
@@ -178,7 +188,7 @@ final class Machine: Sendable {
         let failures = FailureBox()
         let latch = latch
         let others = takesStateFromAnyThread ? threads.count - 1 : 0
-        let watching = !isPractice && (takesStateFromAnyThread || hasCPUForEach) ? Self.moment : .zero
+        let watching = !isPractice && (takesStateFromAnyThread || hasCPUForEach) ? moment : .zero
         let work: @Sendable (Input, Int) -> Void = { input, own in
             for offset in 0...others {
                 let index = (own + offset) % threads.count
@@ -190,11 +200,14 @@ final class Machine: Sendable {
         latch.close(for: threads.count)
         let prepared = Prepared<Input>()
         func rouse() {
+            var roused: UInt32 = 0
             for index in crew where index != 0 {
-                threads[index].park(thenWatching: watching) { _ in
+                threads[index].prepare(watching: watching) { _ in
                     if let input = prepared.wait(watching: watching) { work(input, index) }
                 }
+                roused |= threads[index].bit
             }
+            if roused != 0 { bell.ring(roused) }
         }
         // They are awake when there is something to do; beside a guest that runs, not before.
         if !isPractice { rouse() }

@@ -25,7 +25,7 @@ struct DecodedCheckpoint: Sendable {
     ) throws(CheckpointError) {
         let blueprint = target.blueprint
         let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
-        reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges)
+        reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges, deferring: MachineSections.cpu)
         machine = try reader.decode(MachineSections.machine) { reader, _ throws(WireError) in try MachineState(from: &reader) }
         clock = try reader.decode(MachineSections.clock) { reader, _ throws(WireError) in try ClockState(from: &reader) }
         chips = try reader.decode(MachineSections.interruptControllers) { reader, _ throws(WireError) in

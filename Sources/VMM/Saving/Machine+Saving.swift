@@ -33,27 +33,32 @@ struct PromisedVersions: Sendable, Equatable {
 
 /// Room for a checkpoint and its vCPU sections, set aside while the guest runs.
 final class SavingRoom: @unchecked Sendable {
-    // `sections[i]` belongs to vCPU i's thread until it has saved; all of it then to the one that writes the checkpoint.
+    // `vcpus[i]` belongs to vCPU i's thread until it has saved; all of it then to the one that writes the checkpoint.
     var writer = CheckpointWriter(capacity: 256 << 10)
     /// What a rehearsal has written.
     var written: [UInt8] = []
-    let sections: [Mutexed]
+    let vcpus: [ForOne]
 
-    final class Mutexed: Sendable {
+    final class ForOne: Sendable {
         let section = Mutex<EncodedSection?>(nil)
+        fileprivate let writer = Mutex(WireWriter(capacity: 16 << 10))
     }
 
-    init(vcpus: Int) { sections = (0..<vcpus).map { _ in Mutexed() } }
+    init(vcpus: Int) { self.vcpus = (0..<vcpus).map { _ in ForOne() } }
 }
 
 extension Machine {
     /// Saves one vCPU, on its thread, when all are parked. A rehearsal enters no vCPU, not even to come back at once, and takes any thread.
     func save(_ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, isRehearsal: Bool = false) throws(VMMError) {
-        let state = try stateIO[index].save(thread.vcpu, collect: isRehearsal ? nil : { thread.collectExpiredTimers() })
-        var content = WireWriter(capacity: 16 << 10)
-        state.encode(to: &content)
-        let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content.bytes)
-        room.sections[index].section.withLock { $0 = section }
+        let own = room.vcpus[index]
+        own.section.withLock { $0 = nil }  // the memory is the writer's own again
+        let content = try own.writer.withLock { writer throws(VMMError) in
+            writer.removeAll()
+            try stateIO[index].save(thread.vcpu, collect: isRehearsal ? nil : { thread.collectExpiredTimers() }, to: &writer)
+            return writer.bytes
+        }
+        let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content)
+        own.section.withLock { $0 = section }
     }
 
     /// Writes the whole machine but its RAM. Every vCPU has been saved into `room`, and the devices are quiet.
@@ -64,7 +69,7 @@ extension Machine {
         let chips = try saveInterruptControllers()
         room.writer.begin(writer: version, machine: blueprint.machineID, generation: UInt64(generation))
         room.writer.section(MachineSections.machine, version: versions[MachineSections.machine]) { state(isPaused).encode(to: &$0) }
-        for (index, slot) in room.sections.enumerated() {
+        for (index, slot) in room.vcpus.enumerated() {
             guard let section = slot.section.withLock({ $0.take() }) else { throw VMMError("vCPU \(index) has not saved its state") }
             room.writer.append(section)
         }

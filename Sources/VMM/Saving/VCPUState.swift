@@ -28,22 +28,7 @@ package struct VCPUState: Sendable, Equatable {
     /// No part is longer: XSAVE with every component of today is 11 KiB.
     package static let maximumPartSize = 64 << 10
 
-    /// Section `cpu`, version 1.
-    package func encode(to writer: inout WireWriter) {
-        writer.list(parts) {
-            $0.u16($1.part.rawValue)
-            $0.blob($1.bytes)
-        }
-        writer.list(msrs) {
-            $0.u32($1.index)
-            $0.u64($1.value)
-        }
-        writer.optional(tscOffset) { $0.u64($1) }
-        writer.u32(tscKHz)
-        writer.i64(time)
-    }
-
-    /// Reads section `cpu`, version 1. A part that is not known here, or twice, is refused.
+    /// Reads section `cpu`, version 1, which ``VCPUStateIO/save(_:collect:to:)`` writes. A part that is not known here, or twice, is refused.
     package init(from reader: inout WireReader) throws(WireError) {
         var seen: UInt32 = 0
         parts = try reader.list(limit: 32) { reader throws(WireError) in
@@ -59,17 +44,12 @@ package struct VCPUState: Sendable, Equatable {
             }
             return Part(part: part, bytes: bytes)
         }
-        msrs = try reader.list(limit: 1024) { reader throws(WireError) in MSR(index: try reader.u32(), value: try reader.u64()) }
+        let count = try reader.count(limit: 1024)
+        msrs = []
+        msrs.reserveCapacity(count)
+        for _ in 0..<count { msrs.append(MSR(index: try reader.u32(), value: try reader.u64())) }
         tscOffset = try reader.optional { reader throws(WireError) in try reader.u64() }
         tscKHz = try reader.u32()
         time = try reader.i64()
-    }
-
-    init(parts: [Part], msrs: [MSR], tscOffset: UInt64?, tscKHz: UInt32, time: Int64) {
-        self.parts = parts
-        self.msrs = msrs
-        self.tscOffset = tscOffset
-        self.tscKHz = tscKHz
-        self.time = time
     }
 }

@@ -2,14 +2,15 @@ package import KVM
 internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
+package import Wire
 
 /// Buffers for one vCPU's state, set aside before anything stops, and the orders in which KVM wants it read and written.
 package final class VCPUStateIO: Sendable {
-    /// In the order they are read: MP_STATE first, since reading it may carry out an INIT; events last.
+    /// In the order they are read: MP_STATE first, since reading it may carry out an INIT; then MSRs and the local APIC; events last.
     private static let savingOrder: [VCPUStatePart] = [
         .mpState, .registers, .systemRegisters, .systemRegisters2, .extendedState, .extendedControlRegisters, .debugRegisters,
     ]
-    private static let savingOrderAfterMSRs: [VCPUStatePart] = [.localAPIC, .nestedState, .events]
+    private static let savingOrderAfterAPIC: [VCPUStatePart] = [.nestedState, .events]
     private static let restoringOrder: [VCPUStatePart] = [
         .systemRegisters, .systemRegisters2, .registers, .extendedControlRegisters, .extendedState, .debugRegisters, .localAPIC,
     ]
@@ -60,14 +61,28 @@ package final class VCPUStateIO: Sendable {
 
     private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { buffers[Int(part.rawValue)] }
 
-    /// Reads everything, on the vCPU's thread, which has completed what was half done.
+    /// What the buffers hold after reading, and what is not in them.
+    private struct Reading {
+        /// With their lengths in bytes.
+        var parts: [(part: VCPUStatePart, length: Int)] = []
+        var tscOffset: UInt64?
+        var tscKHz: UInt32 = 0
+        /// CLOCK_MONOTONIC when the local APIC was read.
+        var time: Int64 = 0
+    }
+
+    /// Reads everything and writes it as a ``VCPUState`` is read, on the vCPU's thread, which has completed what was half done.
     ///
     /// An expiry that has not reached the IRR is lost with the old vCPU, unless the timer has a deadline: that fires again where it is restored. So a
     /// periodic timer, or a one-shot one that has expired, is read after `collect`, and once more if it may have expired since; and so is a vCPU that takes
     /// interrupts from performance counters, which KVM delivers as late.
     ///
     /// - Parameter collect: moves to the IRR what KVM has not moved yet, which takes a KVM_RUN; `nil` where nobody is to have this state.
-    package func save(_ vcpu: VCPU, collect: (() -> Void)?) throws(VMMError) -> VCPUState {
+    package func save(_ vcpu: VCPU, collect: (() -> Void)?, to writer: inout WireWriter) throws(VMMError) {
+        encode(try readToTheEnd(vcpu, collect), to: &writer)
+    }
+
+    private func readToTheEnd(_ vcpu: VCPU, _ collect: (() -> Void)?) throws(VMMError) -> Reading {
         var collected: Int64?
         var wasExpired = false
         if let collect, collects.load(ordering: .relaxed) {
@@ -75,14 +90,14 @@ package final class VCPUStateIO: Sendable {
             collect()
         }
         for _ in 0..<3 {
-            let state = try read(vcpu)
-            guard let page = state[.localAPIC] else { return state }
-            let apic = LocalAPIC(page)
+            let reading = try read(vcpu)
+            guard let page = buffer(.localAPIC) else { return reading }
+            let apic = LocalAPIC(page.bytes(LocalAPIC.size))
             let needsCollecting = apic.mayHaveExpired(within: .max) || apic.takesPerformanceInterrupts
             collects.store(needsCollecting, ordering: .relaxed)
-            guard needsCollecting, let collect else { return state }
+            guard needsCollecting, let collect else { return reading }
             // A one-shot timer seen expired before this round was in the IRR by its `collect`.
-            if let collected, !apic.mayHaveExpired(within: state.time - collected) || (wasExpired && apic.isExpiredOneShot) { return state }
+            if let collected, !apic.mayHaveExpired(within: reading.time - collected) || (wasExpired && apic.isExpiredOneShot) { return reading }
             wasExpired = apic.isExpiredOneShot
             collected = SystemClock.monotonic()
             collect()
@@ -90,29 +105,43 @@ package final class VCPUStateIO: Sendable {
         return try read(vcpu)
     }
 
-    private func read(_ vcpu: VCPU) throws(VMMError) -> VCPUState {
+    private func read(_ vcpu: VCPU) throws(VMMError) -> Reading {
         given.withLock { $0 = Given() }  // the buffers are about to hold something else
-        var parts: [VCPUState.Part] = []
-        parts.reserveCapacity(buffers.count)
-        for part in Self.savingOrder { try read(part, of: vcpu, into: &parts) }
-        var values: [VCPUState.MSR] = []
-        values.reserveCapacity(msrs.reduce(0) { $0 + $1.count })
-        for chunk in msrs { try read(chunk, of: vcpu, into: &values) }
-        let offset = hasOffset ? try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } : nil
-        var frequency = tscKHz.load(ordering: .relaxed)
-        if frequency == 0 { frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() } }
-        var time: Int64 = 0
-        for part in Self.savingOrderAfterMSRs {
-            if part == .localAPIC {
-                time = try atOneMoment { _ throws(VMMError) in
-                    parts.removeAll { $0.part == .localAPIC }
-                    try read(part, of: vcpu, into: &parts)
-                }
-            } else {
-                try read(part, of: vcpu, into: &parts)
+        var reading = Reading()
+        reading.parts.reserveCapacity(buffers.count)
+        func take(_ part: VCPUStatePart) throws(VMMError) {
+            if let length = try read(part, of: vcpu) { reading.parts.append((part, length)) }
+        }
+        for part in Self.savingOrder { try take(part) }
+        for chunk in msrs { try read(chunk, of: vcpu) }
+        if hasOffset { reading.tscOffset = try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } }
+        reading.tscKHz = tscKHz.load(ordering: .relaxed)
+        if reading.tscKHz == 0 {
+            reading.tscKHz = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() }
+        }
+        reading.time = try atOneMoment { _ throws(VMMError) in _ = try read(.localAPIC, of: vcpu) }
+        reading.parts.append((.localAPIC, LocalAPIC.size))
+        for part in Self.savingOrderAfterAPIC { try take(part) }
+        return reading
+    }
+
+    /// Straight from the buffers: while the guest stands nothing is copied twice.
+    private func encode(_ reading: Reading, to writer: inout WireWriter) {
+        writer.u32(UInt32(clamping: reading.parts.count))
+        for (part, length) in reading.parts {
+            writer.u16(part.rawValue)
+            writer.blob { bytes in buffer(part)?.append(length, to: &bytes) }
+        }
+        writer.u32(UInt32(clamping: msrs.reduce(0) { $0 + $1.count }))
+        for chunk in msrs {
+            for position in 0..<chunk.count {
+                writer.u32(chunk.index(at: position))
+                writer.u64(chunk[position])
             }
         }
-        return VCPUState(parts: parts, msrs: values, tscOffset: offset, tscKHz: frequency, time: time)
+        writer.optional(reading.tscOffset) { $0.u64($1) }
+        writer.u32(reading.tscKHz)
+        writer.i64(reading.time)
     }
 
     /// Does what depends on the time, and does it again if the thread was interrupted meanwhile. CLOCK_MONOTONIC when it was done:
@@ -133,16 +162,17 @@ package final class VCPUStateIO: Sendable {
     /// Nanoseconds within which everything counts as simultaneous.
     private static let moment: Int64 = 50_000
 
-    private func read(_ part: VCPUStatePart, of vcpu: VCPU, into parts: inout [VCPUState.Part]) throws(VMMError) {
-        guard let buffer = buffer(part) else { return }
+    /// How many bytes of the part's buffer matter; `nil` where this host's KVM does not have it.
+    private func read(_ part: VCPUStatePart, of vcpu: VCPU) throws(VMMError) -> Int? {
+        guard let buffer = buffer(part) else { return nil }
         let length = try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
-        parts.append(VCPUState.Part(part: part, bytes: buffer.bytes(length)))
+        // Whoever restores it fills up with zeros, since hosts differ in how much they have.
+        return part == .extendedState ? buffer.contentLength(within: length) : length
     }
 
-    private func read(_ chunk: MSRBuffer, of vcpu: VCPU, into values: inout [VCPUState.MSR]) throws(VMMError) {
+    private func read(_ chunk: MSRBuffer, of vcpu: VCPU) throws(VMMError) {
         let count = try doing("reading MSRs of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(chunk) }
         if count < chunk.count { throw VMMError("MSR \(hexadecimal(chunk.index(at: count))) of vCPU \(vcpu.index) cannot be read") }
-        for position in 0..<count { values.append(VCPUState.MSR(index: chunk.index(at: position), value: chunk[position])) }
     }
 
     /// Writes everything but the interrupt controllers' shared part, the clock and what ``finishRestoring(_:to:)`` does, on any thread that has the

@@ -54,6 +54,9 @@ final class VCPUThread: Sendable {
     private let mail = Mutex(Mail())
     /// Changes with every letter.
     private let letters = Futex()
+    private let bell: Bell
+    /// By which ``bell`` means this thread.
+    let bit: UInt32
     private let posted = Atomic<UInt32>(0)
     private let stateWord = Futex(VCPUThreadState.parked.rawValue)
     private let answered = Futex()
@@ -67,8 +70,10 @@ final class VCPUThread: Sendable {
     /// Opened when this thread has reached the goal it was given last.
     private let arrivals: Latch
 
-    init(_ vcpu: VCPU, machine: String, affinity: [UInt64], handler: any ExitHandler, arrivals: Latch) {
+    init(_ vcpu: VCPU, machine: String, affinity: [UInt64], handler: any ExitHandler, arrivals: Latch, bell: Bell) {
         self.vcpu = vcpu
+        self.bell = bell
+        bit = Bell.bit(of: vcpu.index)
         self.handler = handler
         self.affinity = affinity
         self.arrivals = arrivals
@@ -87,12 +92,13 @@ final class VCPUThread: Sendable {
 
     // Orders, from any thread. Each but `park(then:)` is followed by exactly one arrival at the latch.
 
-    /// Goes on running the guest. Arrives just before the first KVM_RUN.
-    func run() {
-        post {
+    /// Goes on running the guest, when the bell rings. Arrives just before the first KVM_RUN.
+    func prepareToRun() {
+        leave {
             $0.goal = .run
             $0.orders += 1
         }
+        if state == .running { leaveGuest() }
     }
 
     /// Leaves the guest and completes what was half done. Arrives parked.
@@ -105,8 +111,16 @@ final class VCPUThread: Sendable {
 
     /// Leaves the guest, completes what was half done, does `work` at once, and watches for the next order before it sleeps. No arrival: `work` tells
     /// whoever waits.
-    func park(thenWatching watching: Duration = .zero, then work: @escaping Work) {
+    func park(then work: @escaping Work) {
         post {
+            $0.goal = .park
+            $0.work = work
+        }
+    }
+
+    /// The same for one that is parked, when the bell rings, and it watches for the next order before it sleeps.
+    func prepare(watching: Duration, _ work: @escaping Work) {
+        leave {
             $0.goal = .park
             $0.work = work
             $0.watching = watching
@@ -128,9 +142,9 @@ final class VCPUThread: Sendable {
     func beforeRunning(_ finishing: Finishing?) { mail.withLock { $0.beforeRunning = finishing } }
 
     /// Gives it the CPU as soon as it wakes, for the time of a handover.
-    func setUrgent(_ urgent: Bool) {
+    func setUrgent(_ urgent: Bool, turn: Duration) {
         let id = threadID.load(ordering: .relaxed)
-        if id != 0 { SystemThread.setUrgent(urgent, thread: id) }
+        if id != 0 { SystemThread.setUrgent(urgent, turn: turn, thread: id) }
     }
 
     /// Binds it to the CPUs that its guest is meant to have, or lets go of them.
@@ -162,12 +176,20 @@ final class VCPUThread: Sendable {
     }
 
     private func post(_ write: (inout Mail) -> Void) {
+        leave(write)
+        // One of them: a thread that changes its state now looks for letters before it waits or enters the guest.
+        if state == .running { leaveGuest() } else { bell.ring(bit) }
+    }
+
+    private func leaveGuest() {
+        vcpu.requestExit()
+        thread.withLock { $0?.kick() }
+    }
+
+    private func leave(_ write: (inout Mail) -> Void) {
         mail.withLock { write(&$0) }
         // After the lock is free: whoever wakes takes it at once.
         letters.store(posted.add(1, ordering: .sequentiallyConsistent).newValue)
-        vcpu.requestExit()
-        // One of them: a thread that changes its state now looks for letters before it waits or enters the guest.
-        if state == .running { thread.withLock { $0?.kick() } } else { letters.wake() }
     }
 
     /// Whether the thread answers a kick in time. Guest progress is not required.
@@ -204,7 +226,8 @@ final class VCPUThread: Sendable {
                     stateWord.set(VCPUThreadState.parked.rawValue)
                 }
             case .park, .finish:
-                letters.wait(while: seen, watching: watching)
+                let rung = bell.value
+                if !letters.watch(while: seen, for: watching) { bell.wait(since: rung, as: bit) }
                 watching = .zero
             }
         }
