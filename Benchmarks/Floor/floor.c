@@ -57,22 +57,41 @@ static void kicked(int signal) { (void)signal; }
 
 static bool run(struct vcpu *vcpu) { return ioctl(vcpu->fd, KVM_RUN, 0) == 0; }
 
-/// Completes what is half done, then lets expired timers reach the IRR: as baton-vmm does where one could be lost.
-static void quiesce(struct vcpu *vcpu)
+static void complete(struct vcpu *vcpu)
+{
+    vcpu->run->immediate_exit = 1;
+    while (run(vcpu) && handle_exit(vcpu))
+        ;
+    vcpu->run->immediate_exit = 0;
+}
+
+static uint32_t apic(const struct vcpu_state *state, int at)
+{
+    uint32_t value;
+    memcpy(&value, state->lapic.regs + at, sizeof value);
+    return value;
+}
+
+/// Whether, by the APIC as it was saved last, an interrupt may be on its way that KVM has not put into the IRR: of a periodic timer, a one-shot one
+/// that has run down, or performance counters. Unknown before the first time.
+static bool may_hide_interrupts(const struct vcpu_state *state)
+{
+    uint32_t mode = apic(state, 0x320) >> 17 & 3;
+    return apic(state, 0x30) == 0 || !(apic(state, 0x340) & 0x10000) || (apic(state, 0x380) && (mode == 1 || (mode == 0 && !apic(state, 0x390))));
+}
+
+/// Lets expired timers reach the IRR: as baton-vmm does where one could be lost.
+static void collect(struct vcpu *vcpu)
 {
     sigset_t kick, before;
     sigemptyset(&kick);
     sigaddset(&kick, SIGRTMIN);
-    vcpu->run->immediate_exit = 1;
-    while (run(vcpu) && handle_exit(vcpu))
-        ;
     pthread_sigmask(SIG_BLOCK, &kick, &before);
     syscall(SYS_tgkill, getpid(), vcpu->tid, SIGRTMIN);
     struct { uint32_t length; uint8_t set[8]; } mask = { 8, { 0 } };
     call(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask, "KVM_SET_SIGNAL_MASK");
-    vcpu->run->immediate_exit = 0;
     while (run(vcpu) && handle_exit(vcpu))
-        ;
+        complete(vcpu);
     call(vcpu->fd, KVM_SET_SIGNAL_MASK, NULL, "KVM_SET_SIGNAL_MASK");
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -81,9 +100,17 @@ static void quiesce(struct vcpu *vcpu)
 static void give(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
+    struct vcpu_state *state = &vcpu_states[vcpu->index];
     vcpu->left_ns = now_ns();
-    quiesce(vcpu);
-    save_vcpu(vcpu, &vcpu_states[vcpu->index]);
+    complete(vcpu);
+    bool collected = may_hide_interrupts(state);
+    if (collected)
+        collect(vcpu);
+    save_vcpu(vcpu, state);
+    if (!collected && may_hide_interrupts(state)) {
+        collect(vcpu);
+        save_vcpu(vcpu, state);
+    }
     if (atomic_fetch_add(&vm->arrived, 1) + 1 != (uint32_t)vm->count)
         return;
     save_machine(vm);

@@ -12,7 +12,7 @@ package struct CheckpointIdentity: Sendable, Equatable {
     }
 }
 
-/// Reads a checkpoint whole or not at all.
+/// Reads a checkpoint whole or not at all, but for sections that its user has it verify later.
 ///
 /// It takes an array, which nobody else can change, on purpose: the writer still has its mapping of the shared memory, so the bytes
 /// are copied first and the copy is verified and decoded. Whatever they are, reading ends in a value or a ``CheckpointError``.

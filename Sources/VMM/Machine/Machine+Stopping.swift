@@ -17,7 +17,7 @@ extension Machine {
     /// Parks every vCPU and does what `stopping` says. When that fails, or a vCPU does not leave the guest within `timeout`, they run again.
     /// Dropping the result runs them again, too.
     func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
-        let stop = begin(stopping, glance: glance, watching: hasCPUForEach ? moment : .zero)
+        let stop = begin(stopping, glance: min(rareGlance, timeout / 4), watching: hasCPUForEach ? moment : .zero)
         if !stop.done.wait(timeout: timeout), stop.giveUp() {
             throw late(within: timeout)
         }

@@ -74,8 +74,11 @@ final class Machine: Sendable {
     }
 
     /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: as they work
-    /// there are to be one or two.
-    var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed) * 2, 200_000), 20_000_000)) }
+    /// there are to be two or three.
+    private var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 2_000_000)) }
+
+    /// The same for the outgoing session, which nothing waits for but the supervisor: where vCPUs share CPUs it would take one from the incoming worker.
+    var rareGlance: Duration { hasCPUForEach ? glance : .nanoseconds(min(max(practised.load(ordering: .relaxed) * 2, 200_000), 20_000_000)) }
 
     /// How long a thread watches for what others are about to do.
     var moment: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed) / 10, 100_000), 1_000_000)) }
@@ -112,7 +115,7 @@ final class Machine: Sendable {
     @discardableResult
     func run() -> Int64 {
         release()
-        return awaitRunning()
+        return awaitRunning(resumingDevicesFirst: true)
     }
 
     /// Has the vCPUs run; somebody waits for it with ``awaitRunning()``.
@@ -127,13 +130,16 @@ final class Machine: Sendable {
     }
 
     /// Runs the devices, as the vCPUs do. CLOCK_MONOTONIC just before the first of them entered the guest.
-    func awaitRunning() -> Int64 {
+    ///
+    /// - Parameter resumingDevicesFirst: where somebody waits for this thread, which has to get its CPU back.
+    func awaitRunning(resumingDevicesFirst: Bool = false) -> Int64 {
         let hasEnded = isEnded
+        if resumingDevicesFirst, !hasEnded { devices.resume() }
         // A vCPU's thread that says it is about to run is not interrupted by who hears it.
         SystemThread.setEagerness(.patient)
         // Devices take CPUs that vCPUs' threads want, and no request of theirs is lost: first come the vCPUs, unless a host keeps one of them waiting.
         let areAllThere = latch.wait(timeout: .milliseconds(5))
-        if !hasEnded { devices.resume() }
+        if !resumingDevicesFirst, !hasEnded { devices.resume() }
         if !areAllThere { _ = latch.wait(timeout: .seconds(1)) }  // also where one has ended the guest since, and others are still on their way
         SystemThread.setEagerness(.ordinary)
         return hasEnded ? SystemClock.monotonic() : threads.map(\.firstRunTime).min() ?? 0
@@ -162,8 +168,8 @@ final class Machine: Sendable {
     /// Gives the calling thread and the vCPUs' the CPU as soon as they wake: what else a host does, preparing other machines' handovers
     /// for one, waits rather than this guest.
     func setUrgent(_ urgent: Bool) {
-        // Where they share CPUs: as long as it takes to stop all of them, or to save or restore one.
-        let turn = Duration.microseconds(hasCPUForEach ? 100 : 1000)
+        // Where they share CPUs: as long as it takes to stop all of them, or to save or restore one. With one CPU that would be no less than others have.
+        let turn = Duration.microseconds(hasCPUForEach || SystemClock.processorCount < 2 ? 100 : 1000)
         SystemThread.setUrgent(urgent, turn: turn)
         for thread in threads { thread.setUrgent(urgent, turn: turn) }
     }

@@ -7,8 +7,8 @@ internal import Synchronization
 internal import SystemPackage
 internal import Wire
 
-/// A checkpoint of a machine, verified whole before anything of it is used. All but the vCPUs' state is decoded, too: whoever restores a vCPU
-/// decodes what it needs, beside the others.
+/// A checkpoint of a machine, verified before anything of it is used. All but the vCPUs' state is decoded, too: whoever restores a vCPU verifies
+/// and decodes what it needs, beside the others.
 struct DecodedCheckpoint: Sendable {
     private let reader: CheckpointReader
     let machine: MachineState
@@ -26,6 +26,9 @@ struct DecodedCheckpoint: Sendable {
         let blueprint = target.blueprint
         let identity = CheckpointIdentity(machine: blueprint.machineID, generation: UInt64(generation))
         reader = try CheckpointReader(bytes, expecting: identity, understanding: ranges, deferring: MachineSections.cpu)
+        for section in reader.sections where section.key.name == MachineSections.cpu && section.key.instance >= blueprint.vcpus {
+            throw .unknown(section.key, offset: section.offset)
+        }
         machine = try reader.decode(MachineSections.machine) { reader, _ throws(WireError) in try MachineState(from: &reader) }
         clock = try reader.decode(MachineSections.clock) { reader, _ throws(WireError) in try ClockState(from: &reader) }
         chips = try reader.decode(MachineSections.interruptControllers) { reader, _ throws(WireError) in

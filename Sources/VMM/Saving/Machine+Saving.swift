@@ -48,13 +48,26 @@ final class SavingRoom: @unchecked Sendable {
 }
 
 extension Machine {
-    /// Saves one vCPU, on its thread, when all are parked. A rehearsal enters no vCPU, not even to come back at once, and takes any thread.
-    func save(_ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, isRehearsal: Bool = false) throws(VMMError) {
+    /// What a state is saved for.
+    enum SavingPurpose {
+        case handover
+        /// Of a vCPU that runs on.
+        case practice
+        /// Of one that has never run: it takes as much room as any other state may.
+        case rehearsal
+    }
+
+    /// Saves one vCPU, on its thread, when all are parked. Practice and rehearsal enter no vCPU, not even to come back at once, and take any thread.
+    func save(
+        _ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, for purpose: SavingPurpose = .handover
+    ) throws(VMMError) {
         let own = room.vcpus[index]
         own.section.withLock { $0 = nil }  // the memory is the writer's own again
         let content = try own.writer.withLock { writer throws(VMMError) in
             writer.removeAll()
-            try stateIO[index].save(thread.vcpu, collect: isRehearsal ? nil : { thread.collectExpiredTimers() }, to: &writer)
+            try stateIO[index].save(
+                thread.vcpu, collect: purpose == .handover ? { thread.collectExpiredTimers() } : nil, isFullLength: purpose == .rehearsal, to: &writer
+            )
             return writer.bytes
         }
         let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content)

@@ -77,9 +77,11 @@ package final class VCPUStateIO: Sendable {
     /// periodic timer, or a one-shot one that has expired, is read after `collect`, and once more if it may have expired since; and so is a vCPU that takes
     /// interrupts from performance counters, which KVM delivers as late.
     ///
-    /// - Parameter collect: moves to the IRR what KVM has not moved yet, which takes a KVM_RUN; `nil` where nobody is to have this state.
-    package func save(_ vcpu: VCPU, collect: (() -> Void)?, to writer: inout WireWriter) throws(VMMError) {
-        encode(try readToTheEnd(vcpu, collect), to: &writer)
+    /// - Parameters:
+    ///   - collect: moves to the IRR what KVM has not moved yet, which takes a KVM_RUN; `nil` where nobody is to have this state.
+    ///   - isFullLength: with the zeros at the end of XSAVE. Whoever restores it fills up with zeros, since hosts differ in how much they have.
+    package func save(_ vcpu: VCPU, collect: (() -> Void)?, isFullLength: Bool = false, to writer: inout WireWriter) throws(VMMError) {
+        encode(try readToTheEnd(vcpu, collect), isFullLength, to: &writer)
     }
 
     private func readToTheEnd(_ vcpu: VCPU, _ collect: (() -> Void)?) throws(VMMError) -> Reading {
@@ -126,11 +128,13 @@ package final class VCPUStateIO: Sendable {
     }
 
     /// Straight from the buffers: while the guest stands nothing is copied twice.
-    private func encode(_ reading: Reading, to writer: inout WireWriter) {
+    private func encode(_ reading: Reading, _ isFullLength: Bool, to writer: inout WireWriter) {
         writer.u32(UInt32(clamping: reading.parts.count))
         for (part, length) in reading.parts {
+            guard let buffer = buffer(part) else { continue }  // it was read from there
             writer.u16(part.rawValue)
-            writer.blob { bytes in buffer(part)?.append(length, to: &bytes) }
+            let length = part == .extendedState && !isFullLength ? buffer.contentLength(within: length) : length
+            writer.blob { bytes in buffer.append(length, to: &bytes) }
         }
         writer.u32(UInt32(clamping: msrs.reduce(0) { $0 + $1.count }))
         for chunk in msrs {
@@ -165,9 +169,7 @@ package final class VCPUStateIO: Sendable {
     /// How many bytes of the part's buffer matter; `nil` where this host's KVM does not have it.
     private func read(_ part: VCPUStatePart, of vcpu: VCPU) throws(VMMError) -> Int? {
         guard let buffer = buffer(part) else { return nil }
-        let length = try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
-        // Whoever restores it fills up with zeros, since hosts differ in how much they have.
-        return part == .extendedState ? buffer.contentLength(within: length) : length
+        return try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
     }
 
     private func read(_ chunk: MSRBuffer, of vcpu: VCPU) throws(VMMError) {

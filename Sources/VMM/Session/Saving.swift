@@ -51,7 +51,7 @@ final class Saving: Sendable {
     /// The same on a machine that has never run, without touching its devices or entering a vCPU: on the threads that will do it, whose stacks
     /// and memory are then there. Returns the checkpoint.
     static func rehearse(_ machine: Machine, in room: SavingRoom, image: WorkerImage, generation: UInt32) throws(VMMError) -> [UInt8] {
-        try machine.rehearse(rehearsing(machine, in: room, image, PromisedVersions(newestOf: image), generation) { room.written = $0 })
+        try machine.rehearse(rehearsing(.rehearsal, machine, in: room, image, PromisedVersions(newestOf: image), generation) { room.written = $0 })
         defer { room.written = [] }  // the room's memory is its own again
         return room.written
     }
@@ -62,21 +62,21 @@ final class Saving: Sendable {
         _ machine: Machine, in room: SavingRoom, image: WorkerImage, versions: PromisedVersions, generation: UInt32
     ) throws(VMMError) -> (cpu: UInt32?, checkpoint: [UInt8]?) {
         let cpu = FirstCPU()
-        let stopping = rehearsing(machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { room.written = $0 }
+        let stopping = rehearsing(.practice, machine, in: room, image, versions, generation, onFirst: { cpu.note() }) { room.written = $0 }
         guard try machine.practise(stopping, within: .milliseconds(20)) else { return (cpu.value, nil) }
         defer { room.written = [] }  // the room's memory is its own again
         return (cpu.value, room.written)
     }
 
     private static func rehearsing(
-        _ machine: Machine, in room: SavingRoom, _ image: WorkerImage, _ versions: PromisedVersions, _ generation: UInt32,
-        onFirst: @escaping @Sendable () -> Void = {}, then take: @escaping @Sendable ([UInt8]) -> Void
+        _ purpose: Machine.SavingPurpose, _ machine: Machine, in room: SavingRoom, _ image: WorkerImage, _ versions: PromisedVersions,
+        _ generation: UInt32, onFirst: @escaping @Sendable () -> Void = {}, then take: @escaping @Sendable ([UInt8]) -> Void
     ) -> Machine.Stopping {
         Machine.Stopping(
             whenAllHaveStopped: {},
             onEach: { thread, index throws(VMMError) in
                 if index == 0 { onFirst() }
-                try machine.save(thread, index, into: room, versions: versions, isRehearsal: true)
+                try machine.save(thread, index, into: room, versions: versions, for: purpose)
             },
             whenAllAreDone: { () throws(VMMError) in
                 take(try machine.collect(from: room, writer: image.version, generation: generation, versions: versions, isPaused: false))

@@ -80,7 +80,8 @@ extension WorkerSession {
         let began = SystemClock.monotonic()
         let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
-        SystemThread.setEagerness(.patient)  // what others do for the guest now is not interrupted to see whether it is done
+        // Where the incoming worker needs this CPU it is not interrupted to see whether all is done.
+        if !machine.hasCPUForEach { SystemThread.setEagerness(.patient) }
         defer { SystemThread.setEagerness(.ordinary) }
         let saving = Saving(machine, of: self, in: room, to: checkpoint, commitment, end: end)
         try machine.stop(timeout: .nanoseconds(Int64(clamping: freeze)), saving.stopping).keepParked()

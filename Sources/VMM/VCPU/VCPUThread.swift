@@ -90,7 +90,7 @@ final class VCPUThread: Sendable {
         thread.withLock { $0 = started }
     }
 
-    // Orders, from any thread. Each but `park(then:)` is followed by exactly one arrival at the latch.
+    // Orders, from any thread. `prepareToRun` and `park` are each followed by exactly one arrival at the latch. Those that prepare need a ring of the bell.
 
     /// Goes on running the guest, when the bell rings. Arrives just before the first KVM_RUN.
     func prepareToRun() {
@@ -109,8 +109,7 @@ final class VCPUThread: Sendable {
         }
     }
 
-    /// Leaves the guest, completes what was half done, does `work` at once, and watches for the next order before it sleeps. No arrival: `work` tells
-    /// whoever waits.
+    /// Leaves the guest, completes what was half done and does `work` at once. No arrival: `work` tells whoever waits.
     func park(then work: @escaping Work) {
         post {
             $0.goal = .park
@@ -118,7 +117,7 @@ final class VCPUThread: Sendable {
         }
     }
 
-    /// The same for one that is parked, when the bell rings, and it watches for the next order before it sleeps.
+    /// Does `work` when the bell rings, for one that is parked, which then watches for the next order before it sleeps.
     func prepare(watching: Duration, _ work: @escaping Work) {
         leave {
             $0.goal = .park
