@@ -178,9 +178,15 @@ static void wait_progress(int count, uint64_t rounds)
     uint64_t before[MAX_VCPUS];
     for (int i = 0; i < count; i++)
         before[i] = record(i)->beats;
+    int64_t began = now_ns();
     for (int i = 0; i < count; i++)
-        while (record(i)->beats < before[i] + rounds)
+        while (record(i)->beats < before[i] + rounds) {
             pause_us(500);
+            if (now_ns() - began > 20000000000ll) {
+                fprintf(stderr, "floor: vCPU %d stands still\n", i);
+                exit(1);
+            }
+        }
 }
 
 static void build_next(struct vm *from)

@@ -9,6 +9,15 @@ package struct EncodedSection: Sendable, Equatable {
     package let content: [UInt8]
     fileprivate let checksum: UInt32
 
+    fileprivate init(_ name: String, _ instance: UInt32, _ version: UInt16, content: [UInt8], checksum: UInt32) {
+        key = SectionKey(name, instance)
+        self.version = version
+        minimumReader = version
+        mustUnderstand = true
+        self.content = content
+        self.checksum = checksum
+    }
+
     package init(
         _ name: String, instance: UInt32 = 0, version: UInt16, minimumReader: UInt16? = nil, mustUnderstand: Bool = true, content: [UInt8]
     ) {
@@ -18,6 +27,36 @@ package struct EncodedSection: Sendable, Equatable {
         self.mustUnderstand = mustUnderstand
         self.content = content
         checksum = CRC32C.of(content)
+    }
+}
+
+/// A section that is written in several steps, into memory that is used again, and checksummed as it grows.
+package struct SectionDraft: Sendable {
+    /// Its content, which only grows between one ``removeAll()`` and the next.
+    package var content: WireWriter
+    private var checksum = CRC32C()
+    private var summed = 0
+
+    /// `capacity` bytes are set aside.
+    package init(capacity: Int) { content = WireWriter(capacity: capacity) }
+
+    package mutating func removeAll() {
+        content.removeAll()
+        checksum = CRC32C()
+        summed = 0
+    }
+
+    /// Takes what has been written since into the checksum.
+    package mutating func sum() {
+        var checksum = checksum
+        checksum.update(content.bytes.span.extracting(summed..<content.count))
+        (self.checksum, summed) = (checksum, content.count)
+    }
+
+    /// The section, which shares its memory with the draft: written to before the section is gone, the draft gets memory of its own.
+    package mutating func section(_ name: String, instance: UInt32, version: UInt16) -> EncodedSection {
+        sum()
+        return EncodedSection(name, instance, version, content: content.bytes, checksum: checksum.value)
     }
 }
 

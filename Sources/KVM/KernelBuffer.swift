@@ -91,6 +91,12 @@ package final class KernelBuffer: @unchecked Sendable {
         return isSame && (bytes.count..<words).allSatisfy { load8(at: $0) == 0 } && contentLength(within: count) <= words
     }
 
+    /// Whether both have the same room and hold the same.
+    package func isSame(as other: KernelBuffer) -> Bool {
+        // SAFETY: both have that many bytes.
+        unsafe count == other.count && cl_is_same(memory, other.memory, count) != 0
+    }
+
     /// Copies bytes in from the start and zeroes the rest.
     package func assign(_ bytes: [UInt8]) {
         checkBounds(0, bytes.count)

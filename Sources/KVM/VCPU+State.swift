@@ -46,6 +46,9 @@ package enum VCPUStatePart: UInt16, Sendable, CaseIterable {
         }
     }
 
+    /// Bytes of what the kernel has put into a buffer that has room for all of it.
+    package func length(in buffer: KernelBuffer) -> Int { self == .nestedState ? Int(buffer.load32(at: 4)) : fixedSize ?? buffer.count }
+
     var getRequest: UInt {
         switch self {
         case .mpState: CL_KVM_GET_MP_STATE
@@ -93,14 +96,13 @@ extension VirtualMachine {
 
 extension VCPU {
     /// Reads a part into a buffer of the size ``VirtualMachine/size(of:)`` gave; the number of bytes that mean something.
-    package func read(_ part: VCPUStatePart, into buffer: KernelBuffer) throws(Errno) -> Int {
+    package func read(_ part: VCPUStatePart, into buffer: KernelBuffer) throws(Errno) {
         let needed = part.fixedSize ?? (part == .extendedState ? 4096 : 128)
         precondition(buffer.count >= needed, "\(part.name) needs \(needed) bytes")
         if part == .nestedState { buffer.store(UInt32(buffer.count), at: 4) }  // the kernel may fill this much
         let request = part == .extendedState && buffer.count > 4096 ? CL_KVM_GET_XSAVE2 : part.getRequest
         // SAFETY: the buffer has the size the kernel asked for, or says its size in its header.
         try check(unsafe cl_kvm_call_with(descriptor.number, request, buffer.pointer))
-        return part == .nestedState ? Int(buffer.load32(at: 4)) : part.fixedSize ?? buffer.count
     }
 
     /// Writes a part from a buffer of the same size. Which must come before which is the caller's business.

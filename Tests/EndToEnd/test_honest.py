@@ -70,6 +70,20 @@ def test_the_steps_of_an_upgrade_come_in_order_and_in_pairs(machine, images):
     assert "handover" in lines[-1]
 
 
+@pytest.mark.parametrize("timer", ["deadline", "mixed"])
+@pytest.mark.parametrize("vcpus", [2, 5])
+def test_what_vcpus_send_each_other_arrives_once(machines, images, vcpus, timer):
+    """Each sends the next one an interrupt as soon as it has taken the one before: at any time some are on their way. The guest notices one that is lost or
+    doubled. A vCPU with a periodic timer is saved by its own thread alone, others by any."""
+    machine = machines(vcpus=vcpus, cmdline=f"ipi=1 timer={timer}")
+    for number in range(8):
+        before = machine.evidence.ipis_taken()
+        committed(machine.upgrade((images.next, images.honest)[number % 2]))
+        wait_until(lambda: all(now > then + 50 for now, then in zip(machine.evidence.ipis_taken(), before)),
+                   lambda: f"interrupts go on: {before}, {machine.evidence.ipis_taken()}\n{machine.evidence.describe()}")
+    machine.assert_runs()
+
+
 def test_each_checkpoint_section_is_written_at_the_newest_version_both_know(machine, images):
     """1.0.0 knows the first version of the serial port's section, 1.1.0 and the images made from it also the second."""
 

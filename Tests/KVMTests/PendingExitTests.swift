@@ -24,7 +24,7 @@ struct PendingExitTests {
         try vm.setMemorySlot(MemorySlot(number: 0, guestAddress: 0, size: 64 << 10, address: mapping.address))
         vcpu = try vm.createVCPU(0)
         let segments = KernelBuffer(count: 312), registers = KernelBuffer(count: 144)
-        _ = try vcpu.read(.systemRegisters, into: segments)
+        try vcpu.read(.systemRegisters, into: segments)
         segments.store(UInt64(0), at: 0)  // CS: base and selector
         segments.store(UInt16(0), at: 12)
         try vcpu.write(.systemRegisters, from: segments)
@@ -38,7 +38,7 @@ struct PendingExitTests {
 
     private func registers() throws -> (rax: UInt64, rip: UInt64) {
         let buffer = KernelBuffer(count: 144)
-        _ = try vcpu.read(.registers, into: buffer)
+        try vcpu.read(.registers, into: buffer)
         return (buffer.load64(at: 0), buffer.load64(at: Self.instructionPointer))
     }
 

@@ -1,3 +1,4 @@
+import Checkpoint
 import KVM
 import LinuxSystem
 import RandomTestSupport
@@ -42,10 +43,18 @@ private struct Pair {
 extension VCPUStateIO {
     /// As it is read again from what is written.
     fileprivate func save(_ vcpu: VCPU, collect: (() -> Void)?) throws -> VCPUState {
-        var writer = WireWriter()
-        try save(vcpu, collect: collect, to: &writer)
-        var reader = WireReader(writer.bytes)
-        return try VCPUState(from: &reader)
+        var draft = SectionDraft(capacity: 0)
+        try save(vcpu, collect: collect, to: &draft)
+        return try draft.state()
+    }
+}
+
+extension SectionDraft {
+    fileprivate func state() throws -> VCPUState {
+        var reader = WireReader(content.bytes)
+        let state = try VCPUState(from: &reader)
+        try reader.finish()
+        return state
     }
 }
 
@@ -59,11 +68,11 @@ struct VCPUStateTests {
         registers.store(UInt64(0x202), at: 136)
         try vcpu.write(.registers, from: registers)
         let debug = KernelBuffer(count: 128)
-        _ = try vcpu.read(.debugRegisters, into: debug)
+        try vcpu.read(.debugRegisters, into: debug)
         debug.store(UInt64(0x1234_5678), at: 0)
         try vcpu.write(.debugRegisters, from: debug)
         let extended = KernelBuffer(count: vm.size(of: .extendedState))
-        _ = try vcpu.read(.extendedState, into: extended)
+        try vcpu.read(.extendedState, into: extended)
         for index in 0..<16 { extended.store(UInt64(0xABCD) + UInt64(index), at: 160 + 16 * index) }  // XMM registers
         extended.store(extended.load64(at: 512) | 2, at: 512)  // XSTATE_BV: SSE
         try vcpu.write(.extendedState, from: extended)
@@ -71,7 +80,7 @@ struct VCPUStateTests {
             _ = vcpu.set(msr: msr, to: msr == 0x277 ? 0x0007_0406_0007_0406 : 0x5A5A_0000)
         }
         let apic = KernelBuffer(count: LocalAPIC.size)
-        _ = try vcpu.read(.localAPIC, into: apic)
+        try vcpu.read(.localAPIC, into: apic)
         apic.store(UInt32(0x1FF), at: 0xF0)
         apic.store(UInt32(1 << 6), at: 0x210)  // vector 0x26 waits
         try vcpu.write(.localAPIC, from: apic)
@@ -89,7 +98,7 @@ struct VCPUStateTests {
         let pair = try Pair()
         try disturb(pair.first.vm, pair.first.vcpu)
         let events = KernelBuffer(count: 64)
-        _ = try pair.first.vcpu.read(.events, into: events)
+        try pair.first.vcpu.read(.events, into: events)
         for (offset, value) in [(8, 1), (9, 0x40)] { events.store(UInt8(value), at: offset) }  // an interrupt on its way
         try pair.first.vcpu.write(.events, from: events)
         let code = UInt64(0xFFFF_0000 + 0x10_0000)  // RIP in the segment a vCPU starts in
@@ -128,7 +137,7 @@ struct VCPUStateTests {
     private func change(_ vm: VirtualMachine, _ vcpu: VCPU, by random: inout SplitMix) throws {
         func edit(_ part: VCPUStatePart, _ body: (KernelBuffer) -> Void) throws {
             let buffer = KernelBuffer(count: vm.size(of: part))
-            _ = try vcpu.read(part, into: buffer)
+            try vcpu.read(part, into: buffer)
             body(buffer)
             try vcpu.write(part, from: buffer)
         }
@@ -200,7 +209,7 @@ struct VCPUStateTests {
         }
         func isDamaged() throws -> Bool {
             let debug = KernelBuffer(count: 128)
-            _ = try vcpu.read(.debugRegisters, into: debug)
+            try vcpu.read(.debugRegisters, into: debug)
             return debug.load64(at: 0) == 0x9999
         }
         try io.anticipate(state, to: vcpu)
@@ -232,12 +241,12 @@ struct VCPUStateTests {
         let page = KernelBuffer(count: LocalAPIC.size)
         let io = VCPUStateIO(vm: pair.second.vm, vcpu: vcpu, plan: pair.plan)
         try io.anticipate(state(earlier), to: vcpu)
-        _ = try vcpu.read(.localAPIC, into: page)
+        try vcpu.read(.localAPIC, into: page)
         for register in [0x380, 0x390] { #expect(page.load32(at: register) == 0) }
         #expect(page.load32(at: 0x320) == 0x10000)  // as after a reset
         #expect(vcpu.value(ofMSR: MSRPlan.tscDeadline) == 0)
         try io.restore(state(later), to: vcpu)
-        _ = try vcpu.read(.localAPIC, into: page)
+        try vcpu.read(.localAPIC, into: page)
         let apic = LocalAPIC(page.bytes(LocalAPIC.size))
         #expect(apic.timerMode == later)
         #expect((apic.timerInitialCount > 0) == (later != .deadline))
@@ -257,13 +266,9 @@ struct VCPUStateTests {
 
     enum Interrupter: CaseIterable { case none, oneShot, deadline, periodic, oneShotRunDown, counter }
 
-    /// Only what may have happened without a trace makes KVM be asked, which takes a KVM_RUN.
-    @Test(arguments: zip(Interrupter.allCases, [[0, 0], [0, 0], [0, 0], [1, 1], [1, 2], [1, 1]]))
-    func whatKVMHasPutOffIsCollectedWhereItWouldBeLost(interrupter: Interrupter, expected: [Int]) throws {
-        let pair = try Pair()
-        let (vm, vcpu) = pair.first
+    private func give(_ interrupter: Interrupter, to vcpu: VCPU) throws {
         let apic = KernelBuffer(count: LocalAPIC.size)
-        _ = try vcpu.read(.localAPIC, into: apic)
+        try vcpu.read(.localAPIC, into: apic)
         let page = apic.bytes(LocalAPIC.size)
         switch interrupter {
         case .none: break
@@ -274,6 +279,14 @@ struct VCPUStateTests {
         case .counter: apic.store(UInt32(0x46), at: 0x340)
         }
         try vcpu.write(.localAPIC, from: apic)
+    }
+
+    /// Only what may have happened without a trace makes KVM be asked, which takes a KVM_RUN.
+    @Test(arguments: zip(Interrupter.allCases, [[0, 0], [0, 0], [0, 0], [1, 1], [1, 2], [1, 1]]))
+    func whatKVMHasPutOffIsCollectedWhereItWouldBeLost(interrupter: Interrupter, expected: [Int]) throws {
+        let pair = try Pair()
+        let (vm, vcpu) = pair.first
+        try give(interrupter, to: vcpu)
         SystemClock.sleep(.milliseconds(5))
         let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
         let counts = try expected.map { _ in
@@ -284,21 +297,85 @@ struct VCPUStateTests {
         #expect(counts == expected)
     }
 
+    /// What another vCPU or a device sends to one that stands, between the two steps in which it is saved.
+    enum Sent: CaseIterable { case nothing, interrupt, initialization }
+
+    /// Vector 0x31, or INIT, by a message (Intel SDM volume 3, 11.11).
+    private func send(_ sent: Sent, to vm: VirtualMachine) throws {
+        switch sent {
+        case .nothing: break
+        case .interrupt: try vm.signal(address: 0xFEE0_0000, data: 0x31)
+        case .initialization: try vm.signal(address: 0xFEE0_0000, data: 0x4500)
+        }
+    }
+
+    @Test(arguments: Sent.allCases) func whatComesAfterAVCPUHasBegunIsSaved(sent: Sent) throws {
+        let pair = try Pair()
+        let (vm, vcpu) = pair.first
+        try disturb(vm, vcpu)
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
+        let before = try io.save(vcpu, collect: {})
+        var draft = SectionDraft(capacity: 0)
+        #expect(try io.begin(vcpu, to: &draft))
+        #expect(draft.content.count > 0)
+        try send(sent, to: vm)
+        try io.save(vcpu, collect: { Issue.record("nothing is hidden") }, to: &draft)
+        let state = try draft.state()
+        #expect(comparable(state) == comparable(try io.save(vcpu, collect: {})))  // as it is now
+        switch sent {
+        case .nothing: #expect(comparable(state) == comparable(before))
+        case .interrupt:
+            #expect(state[.registers] == before[.registers])
+            #expect(state[.localAPIC]?[0x212] == 2)  // 0x31 in the IRR
+        case .initialization:
+            #expect(state[.registers] != before[.registers])
+            #expect(state[.registers]?[128...129] == [0xF0, 0xFF])  // at its reset vector
+        }
+        #expect(draft.section("cpu", instance: 0, version: 1) == EncodedSection("cpu", version: 1, content: draft.content.bytes))
+    }
+
+    @Test func whatWasReadForAStopThatCameToNothingIsForgotten() throws {
+        let pair = try Pair()
+        let (vm, vcpu) = pair.first
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
+        _ = try io.save(vcpu, collect: {})
+        var draft = SectionDraft(capacity: 0)
+        #expect(try io.begin(vcpu, to: &draft))
+        #expect(vcpu.set(msr: 0x174, to: 0x5A5A))  // it has run on: the registers are the same
+        #expect(try !io.begin(vcpu, isEarly: false, to: &draft))
+        try io.save(vcpu, collect: {}, to: &draft)
+        #expect(try draft.state().msrs.first { $0.index == 0x174 }?.value == 0x5A5A)
+    }
+
+    /// Of a timer that counts KVM may have to be asked, and nobody knows of a vCPU that was never saved.
+    @Test(arguments: zip(Interrupter.allCases, [true, false, true, false, false, false]))
+    func onlyTheOwnThreadSavesAVCPUOfWhichSomethingMayBeHidden(interrupter: Interrupter, isForAny: Bool) throws {
+        let pair = try Pair()
+        let (vm, vcpu) = pair.first
+        try give(interrupter, to: vcpu)
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: pair.plan)
+        var draft = SectionDraft(capacity: 0)
+        #expect(try !io.begin(vcpu, to: &draft))
+        try io.save(vcpu, collect: nil, to: &draft)
+        draft.removeAll()
+        #expect(try io.begin(vcpu, to: &draft) == isForAny)
+        #expect((draft.content.count > 0) == isForAny)
+    }
+
     @Test func itIsReadAsItWasWrittenAndEveryTruncationIsRefused() throws {
         let pair = try Pair()
-        var writer = WireWriter()
-        try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu, collect: {}, to: &writer)
-        var reader = WireReader(writer.bytes)
-        let state = try VCPUState(from: &reader)
-        try reader.finish()
+        var draft = SectionDraft(capacity: 0)
+        try VCPUStateIO(vm: pair.first.vm, vcpu: pair.first.vcpu, plan: pair.plan).save(pair.first.vcpu, collect: {}, to: &draft)
+        let state = try draft.state()
         #expect(state.msrs.map(\.index).sorted() == pair.plan.saved && state.time > 0)
         for part in state.parts where part.part != .extendedState && part.part != .localAPIC {
             let buffer = KernelBuffer(count: pair.first.vm.size(of: part.part))
-            #expect(part.bytes == buffer.bytes(try pair.first.vcpu.read(part.part, into: buffer)), "\(part.part.name)")
+            try pair.first.vcpu.read(part.part, into: buffer)
+            #expect(part.bytes == buffer.bytes(part.part.length(in: buffer)), "\(part.part.name)")
         }
-        for length in stride(from: 0, to: writer.count, by: 7) {
+        for length in stride(from: 0, to: draft.content.count, by: 7) {
             #expect(throws: WireError.self) {
-                var reader = WireReader(Array(writer.bytes.prefix(length)))
+                var reader = WireReader(Array(draft.content.bytes.prefix(length)))
                 _ = try VCPUState(from: &reader)
                 try reader.finish()
             }

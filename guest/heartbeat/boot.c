@@ -66,6 +66,7 @@ static void parse_word(const char *word)
         { "vcpus", &options.vcpus }, { "deadline-us", &options.deadline_us }, { "periodic-us", &options.periodic_us },
         { "pit-hz", &options.pit_hz }, { "report-ms", &options.report_ms }, { "exit-after-s", &options.exit_after_s },
         { "reset-after-s", &options.reset_after_s }, { "touch-mib", &options.touch_mib }, { "halt", &options.halt },
+        { "ipi", &options.ipi },
     };
     const char *text;
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -181,7 +182,10 @@ static _Noreturn void run(struct vcpu_record *record)
         if (record->next_word == end)
             memory_pass_done(record);
         switch (round % 4) {
-        case 0: clock_sample(record); break;
+        case 0:
+            clock_sample(record);
+            ipis_check(record);
+            break;
         case 1: check_vector(record); break;
         case 2: check_system(record); break;
         case 3:

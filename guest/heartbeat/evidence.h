@@ -38,6 +38,7 @@ enum heartbeat_damage {
     DAMAGE_SYSTEM,      // where: number of the control, debug, model-specific, LAPIC or device register in checks.c
     DAMAGE_EXCEPTION,   // where: code address, expected: vector, found: error code; the vCPU is dead
     DAMAGE_INTERRUPT,   // where: vector nobody asked for
+    DAMAGE_IPI,         // where: the vCPU it was sent to, expected: how many were, found: how many came
 };
 
 enum heartbeat_feature {
@@ -149,7 +150,10 @@ struct vcpu_record {
     uint64_t damage_found;    // 0x100
     uint64_t damage_tsc;      // 0x108
     uint32_t stray_vector;    // 0x110 the last one nobody asked for
-    uint32_t reserved3[27];   // 0x114
+    uint32_t reserved3;       // 0x114
+    uint64_t ipis_sent;       // 0x118 to the next vCPU
+    uint64_t ipis_taken;      // 0x120 from the one before
+    uint64_t reserved5[11];   // 0x128
     struct ticker timer;      // 0x180 the LAPIC timer
     uint64_t reserved4;       // 0x2f8
     struct stall {

@@ -17,7 +17,7 @@
 struct options {
     uint32_t vcpus;
     enum { TIMER_MIXED, TIMER_DEADLINE, TIMER_PERIODIC } timer;
-    uint32_t deadline_us, periodic_us, pit_hz, report_ms, exit_after_s, reset_after_s, touch_mib, halt;
+    uint32_t deadline_us, periodic_us, pit_hz, report_ms, exit_after_s, reset_after_s, touch_mib, halt, ipi;
     bool park;
 };
 extern struct options options;
@@ -50,6 +50,7 @@ void load_extended(const void *area);
 void store_extended(void *area);
 void timer_entry(void);
 void pit_entry(void);
+void ipi_entry(void);
 extern const char exception_entries[32][8], stray_entries[224][16];
 extern const char trampoline[], trampoline_end[];
 extern char *start_stack;
@@ -94,6 +95,7 @@ uint32_t ioapic_read(uint32_t index);
 void timers_start(struct vcpu_record *record);
 void timers_stop(struct vcpu_record *record);
 void timers_check(struct vcpu_record *record);
+void ipis_check(struct vcpu_record *record);
 
 /// Reads the TSC and keeps account of the distance from the reading before; with interrupts off. Called often enough that no
 /// stretch of the guest's own work is longer than a few dozen instructions.

@@ -141,7 +141,7 @@ static void report_damage(void)
     static const char *const names[] = {
         [DAMAGE_NONE] = "nothing", [DAMAGE_MEMORY] = "memory", [DAMAGE_MEMORY_SUM] = "memory sum of pass", [DAMAGE_TSC] = "TSC went back",
         [DAMAGE_GENERAL] = "general register", [DAMAGE_VECTOR] = "vector register", [DAMAGE_SYSTEM] = "system register",
-        [DAMAGE_EXCEPTION] = "exception", [DAMAGE_INTERRUPT] = "stray interrupt",
+        [DAMAGE_EXCEPTION] = "exception", [DAMAGE_INTERRUPT] = "stray interrupt", [DAMAGE_IPI] = "interprocessor interrupt",
     };
     machine_damage_told = machine->damage;
     for (uint32_t i = 0; i < machine->vcpus; i++) {

@@ -1,7 +1,7 @@
-// Interrupts: descriptor table, local APIC, I/O APIC, PIT, and the account of timer ticks.
+// Interrupts: descriptor table, local APIC, I/O APIC, PIT, and the accounts of timer ticks and of what vCPUs send each other.
 #include "heartbeat.h"
 
-enum { VECTOR_PIT = 0x30, VECTOR_TIMER = 0x40, VECTOR_SPURIOUS = 0xff };
+enum { VECTOR_PIT = 0x30, VECTOR_TIMER = 0x40, VECTOR_IPI = 0x50, VECTOR_SPURIOUS = 0xff };
 enum {
     LAPIC = 0xfee00000,
     LAPIC_EOI = 0xb0,
@@ -53,6 +53,7 @@ void interrupts_install(void)
         set_gate(vector, stray_entries[vector - 32]);
     set_gate(VECTOR_PIT, pit_entry);
     set_gate(VECTOR_TIMER, timer_entry);
+    set_gate(VECTOR_IPI, ipi_entry);
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
 }
@@ -202,6 +203,15 @@ void pit_interrupt(void)
     note_time(record);
 }
 
+void ipi_interrupt(void)
+{
+    struct vcpu_record *record = this_record();
+    note_time(record);
+    record->interrupts++;
+    record->ipis_taken++;
+    lapic_write(LAPIC_EOI, 0);
+}
+
 void stray_interrupt(void)
 {
     struct vcpu_record *record = this_record();
@@ -319,5 +329,33 @@ void timers_check(struct vcpu_record *record)
     }
     if (index == 0 && mute(record, &machine->pit, &watches[EVIDENCE_MAX_VCPUS], now))
         write_off(&machine->pit, now);
+    interrupts_on();
+}
+
+/// What both vCPUs had done when the latest one was sent.
+static struct sending {
+    uint64_t mine, its;
+} sendings[EVIDENCE_MAX_VCPUS];
+
+/// Sends the next vCPU an interrupt when the one before has been taken. One that is not, however much both have done since, is lost.
+void ipis_check(struct vcpu_record *record)
+{
+    enum { PATIENCE = 100000 };  // beats
+    uint32_t index = index_of(record), to = (index + 1) % options.vcpus;
+    struct sending *sending = &sendings[index];
+    struct vcpu_record *next = record_of(to);
+    if (!options.ipi || READ_ONCE(machine->online) < options.vcpus)
+        return;
+    uint64_t taken = READ_ONCE(next->ipis_taken), its = READ_ONCE(next->beats);
+    bool waits = taken + 1 == record->ipis_sent && (record->beats - sending->mine < PATIENCE || its - sending->its < PATIENCE);
+    if (waits)
+        return;
+    if (taken != record->ipis_sent)
+        damage(record, DAMAGE_IPI, to, record->ipis_sent, taken);
+    sending->mine = record->beats;
+    sending->its = its;
+    WRITE_ONCE(record->ipis_sent, taken + 1);
+    interrupts_off();
+    lapic_send(to, VECTOR_IPI);
     interrupts_on();
 }

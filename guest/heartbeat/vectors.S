@@ -44,6 +44,7 @@
 
     interrupt timer_entry, timer_interrupt
     interrupt pit_entry, pit_interrupt
+    interrupt ipi_entry, ipi_interrupt
     interrupt stray_entry, stray_interrupt
 
     // The in-service register would tell the vector, but not every hypervisor shows it.

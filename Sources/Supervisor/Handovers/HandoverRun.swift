@@ -68,6 +68,8 @@ final class HandoverRun {
     var checkpoint: (length: UInt64, digest: UInt32) = (0, 0)
     /// The order to take over that the incoming worker has been given: it may commit at any moment from the freeze on.
     private(set) var takeover: UInt32?
+    /// How long the workers' practice took.
+    private var practised = Duration.zero
     var settled = false
     /// The operator's abort is honoured until then.
     var committed = false
@@ -217,11 +219,13 @@ final class HandoverRun {
     /// the outgoing one freezes: that is this supervisor's commit, given in advance. Nothing of it where one of the images knows no such thing.
     private func practise(with worker: Worker) throws(Trouble) {
         guard bothAre(able: WorkerFeature.takesOver) else { return }
+        let began = SystemClock.monotonic()
         try step(.practise, nil) { () throws(Trouble) in
             let saved = try ask(outgoing, .practise(cpu: nil), .practise, within: answer)
             guard case .practised(let cpu) = saved else { throw unexpected(saved, .practise, .outgoing) }
             let loaded = try ask(worker, .practise(cpu: cpu), .practise, within: answer)
             guard case .practised = loaded else { throw unexpected(loaded, .practise, .incoming) }
+            practised = .nanoseconds(SystemClock.monotonic() - began)
             let patience = UInt64(max(1, (settleLimit + budget).nanoseconds))
             takeover = try post(.takeOver(patienceNanoseconds: patience), to: worker, .practise)
         }
@@ -272,9 +276,10 @@ final class HandoverRun {
         SystemThread.setEagerness(.patient)  // nobody is interrupted for the news
         defer { SystemThread.setEagerness(.ordinary) }
         let saving = try orderSave()
-        // A moment for the last report alone: hearing the first would take a CPU from what comes between them.
+        // For as long as all should take the last report alone counts: hearing the first would take a CPU from what comes between them.
+        let patience = min(budget, max(.milliseconds(2), min(practised, .milliseconds(20))))
         var last: Result<Report, WorkerFailure>? = Result { () throws(WorkerFailure) in
-            try worker.report(to: takeover, within: min(budget, .milliseconds(2)), abort: abort)
+            try worker.report(to: takeover, within: patience, abort: abort)
         }
         if case .failure(.timedOut) = last { last = nil }
         if case .failure(.abortRequested) = last { last = nil }  // met again, if it is not too late

@@ -6,6 +6,8 @@ extension Machine {
     /// What is done with vCPUs that stop, each on the thread of a vCPU: the way from the last guest instruction to a checkpoint needs nobody
     /// to be woken.
     struct Stopping: Sendable {
+        /// For each, on its own thread, as soon as it is out of the guest; with whether it is to do then what it can. Returns whether any thread may do the rest.
+        let beginning: @Sendable (VCPUThread, Int, Bool) throws(VMMError) -> Bool
         /// Once, when the last one is out of the guest.
         let whenAllHaveStopped: @Sendable () throws(VMMError) -> Void
         /// For each, after that.
@@ -18,6 +20,10 @@ extension Machine {
     /// Dropping the result runs them again, too.
     func stop(timeout: Duration, _ stopping: Stopping) throws(VMMError) -> ParkedVCPUs {
         let stop = begin(stopping, glance: min(rareGlance, timeout / 4), watching: hasCPUForEach ? moment : .zero)
+        // Not before each has been told to leave the guest; from now on the incoming worker, where it needs this CPU, is not interrupted to see whether all is
+        // done.
+        if !hasCPUForEach { SystemThread.setEagerness(.patient) }
+        defer { SystemThread.setEagerness(.ordinary) }
         if !stop.done.wait(timeout: timeout), stop.giveUp() {
             throw late(within: timeout)
         }
@@ -45,7 +51,10 @@ extension Machine {
         let stop = Stop(of: threads.count, isOpen: true, glance: nil)
         for (index, thread) in threads.enumerated() {
             thread.interrupt { _ in
-                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
+                stop.finish(stopping) { () throws(VMMError) in
+                    _ = try stopping.beginning(thread, index, true)
+                    try stopping.onEach(thread, index)
+                }
             }
         }
         if !stop.done.wait(timeout: limit), stop.abandon() { return false }
@@ -55,18 +64,43 @@ extension Machine {
         return true
     }
 
+    /// On a slow host a thread that has left the guest tells another one to, since that takes as long as leaving does, and begins before the others have left.
+    /// What is left then is done by the last one, with those that are still awake or, where vCPUs share CPUs, those that can run beside it. Everybody else
+    /// is done: waking takes longer than the work.
+    ///
     /// - Parameters:
     ///   - glance: how often the caller looks whether it is done; `nil`: it is woken.
     ///   - watching: how long each thread stays awake where it waits for others.
     private func begin(_ stopping: Stopping, glance: Duration? = nil, watching: Duration = .zero) -> Stop {
         let threads = threads
         let stop = Stop(of: threads.count, glance: glance, watching: watching)
+        let claims = threads.map { _ in Claim() }
+        let waiting = hasCPUForEach ? [] : crew
+        let isEarly = isSlow
+        let finish: @Sendable (Int) -> Void = { index in
+            stop.finish(stopping) { () throws(VMMError) in try stopping.onEach(threads[index], index) }
+        }
+        let told = Atomic(0)
+        let tellNext: @Sendable () -> Bool = {
+            let next = told.add(1, ordering: .relaxed).oldValue
+            if next < threads.count { threads[next].rouse() }
+            return next < threads.count
+        }
         for (index, thread) in threads.enumerated() {
-            thread.park { _ in
-                stop.arrive(stopping.whenAllHaveStopped)
-                stop.finish({ () throws(VMMError) in try stopping.onEach(thread, index) }, stopping)
+            thread.prepareToPark { _ in
+                if isEarly { _ = tellNext() }
+                let isForAny = stop.begin { () throws(VMMError) in try stopping.beginning(thread, index, isEarly) }
+                if !isForAny { _ = claims[index].take() }
+                guard stop.arrive(waits: !isForAny || waiting.contains(index), stopping.whenAllHaveStopped) else { return }
+                if !isForAny { finish(index) }
+                for offset in claims.indices {
+                    let other = (index + offset) % claims.count
+                    if claims[other].take() { finish(other) }
+                }
+                stop.awaitEnd()
             }
         }
+        while tellNext() {}
         return stop
     }
 
@@ -82,7 +116,7 @@ extension Machine {
     }
 }
 
-/// One stop of several vCPUs: nobody goes on before all have stopped, and the last one at each point does what concerns all of them.
+/// One stop of several vCPUs: what concerns all of them is done by the last one at each point.
 private final class Stop: Sendable {
     private enum Gate {
         static let closed: UInt32 = 0
@@ -98,7 +132,7 @@ private final class Stop: Sendable {
     private let decision: Atomic<UInt32>
     private let gate = Futex(Gate.closed)
     private let failures = FailureBox()
-    /// How long a vCPU's thread watches for the others to stop before it sleeps.
+    /// How long a vCPU's thread watches for the others.
     private let watching: Duration
     /// Opened when the last one is done.
     let done: Latch
@@ -116,31 +150,41 @@ private final class Stop: Sendable {
     /// The first thing that went wrong.
     var failure: VMMError? { failures.value }
 
-    /// A vCPU has stopped. Returns when all have, and the last of them has done `whenAllHaveStopped`; or when it was given up.
-    func arrive(_ whenAllHaveStopped: () throws(VMMError) -> Void) {
-        guard running.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
-            while gate.value == Gate.closed { gate.wait(while: Gate.closed, watching: watching) }
-            return
-        }
-        guard decide(Gate.closed, Gate.open) else { return }
-        failures.catching(whenAllHaveStopped)
-        gate.set(Gate.open)
+    /// Does what a vCPU begins with, and says what that returns; `false` where it has failed.
+    func begin(_ own: () throws(VMMError) -> Bool) -> Bool {
+        var result = false
+        failures.catching { () throws(VMMError) in result = try own() }
+        return result
     }
 
-    /// Does `own`, and when all others have, what is left of `stopping`, unless something has failed.
-    func finish(_ own: () throws(VMMError) -> Void, _ stopping: Machine.Stopping) {
+    /// A vCPU has stopped. Returns whether all have, and the last of them has done `whenAllHaveStopped`; `false` when it was given up.
+    ///
+    /// - Parameter waits: for the others, however long. Otherwise `false` is returned, too, when they take longer than this thread stays awake for.
+    func arrive(waits: Bool, _ whenAllHaveStopped: () throws(VMMError) -> Void) -> Bool {
+        let missing = running.subtract(1, ordering: .sequentiallyConsistent).newValue
+        if missing == 0 {
+            guard decide(Gate.closed, Gate.open) else { return false }
+            failures.catching(whenAllHaveStopped)
+            gate.set(Gate.open)
+            return true
+        }
+        _ = gate.watch(while: Gate.closed, for: watching)
+        while waits, gate.value == Gate.closed { gate.wait(while: Gate.closed) }
+        return gate.value == Gate.open
+    }
+
+    /// Does a vCPU's `own`, and when it was the last one's, what is left of `stopping`, unless something has failed.
+    func finish(_ stopping: Machine.Stopping, _ own: () throws(VMMError) -> Void) {
         guard decision.load(ordering: .sequentiallyConsistent) == Gate.open else { return }
         if failure == nil { failures.catching(own) }
-        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0 else {
-            // The incoming worker's first thread is to run on one of these CPUs next, and waking it takes three times as long where the CPU is idle.
-            _ = done.isOpen(watching: watching)
-            return
-        }
-        guard decide(Gate.open, Gate.ending) else { return }
+        guard unfinished.subtract(1, ordering: .sequentiallyConsistent).newValue == 0, decide(Gate.open, Gate.ending) else { return }
         var isAwaited = false
         if failure == nil { failures.catching { () throws(VMMError) in isAwaited = try stopping.whenAllAreDone() } }
         done.arrive(quietly: isAwaited)
     }
+
+    /// The incoming worker's first thread is to run on one of these CPUs next, and waking it takes three times as long where the CPU is idle.
+    func awaitEnd() { _ = done.isOpen(watching: watching) }
 
     /// `false`: too late, all have stopped.
     func giveUp() -> Bool {

@@ -23,7 +23,7 @@ final class Machine: Sendable {
     private let threadList = Mutex<[VCPUThread]>([])
     /// The threads, by number, that do what concerns every vCPU: the first one, and as many others as can run at the same time; all, where each must take
     /// its own vCPU's state.
-    private let crew: [Int]
+    let crew: [Int]
     /// Whether all vCPUs' threads can run at the same time.
     let hasCPUForEach: Bool
     /// Guest-physical, of a page of RAM that exists; `nil` as long as nobody has looked.
@@ -73,12 +73,17 @@ final class Machine: Sendable {
         return crew
     }
 
+    /// Whether a handover takes so long here that waking a thread is the least of it.
+    var isSlow: Bool { practised.load(ordering: .relaxed) > 2_000_000 }
+
     /// How often a session looks whether vCPUs' threads have done what they have practised. Each look may cost one of them its CPU for a moment: as they work
-    /// there are to be two or three.
-    private var glance: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed), 200_000), 2_000_000)) }
+    /// there are to be two or three, and on a slow host the session is woken instead.
+    private var glance: Duration { isSlow ? .milliseconds(20) : .nanoseconds(max(practised.load(ordering: .relaxed), 200_000)) }
 
     /// The same for the outgoing session, which nothing waits for but the supervisor: where vCPUs share CPUs it would take one from the incoming worker.
-    var rareGlance: Duration { hasCPUForEach ? glance : .nanoseconds(min(max(practised.load(ordering: .relaxed) * 2, 200_000), 20_000_000)) }
+    var rareGlance: Duration {
+        hasCPUForEach && !isSlow ? glance : .nanoseconds(min(max(practised.load(ordering: .relaxed) * 2, 200_000), 20_000_000))
+    }
 
     /// How long a thread watches for what others are about to do.
     var moment: Duration { .nanoseconds(min(max(practised.load(ordering: .relaxed) / 10, 100_000), 1_000_000)) }
@@ -169,7 +174,7 @@ final class Machine: Sendable {
     /// for one, waits rather than this guest.
     func setUrgent(_ urgent: Bool) {
         // Where they share CPUs: as long as it takes to stop all of them, or to save or restore one. With one CPU that would be no less than others have.
-        let turn = Duration.microseconds(hasCPUForEach || SystemClock.processorCount < 2 ? 100 : 1000)
+        let turn: Duration = SystemClock.processorCount < 2 ? .microseconds(100) : hasCPUForEach ? moment : .milliseconds(1)
         SystemThread.setUrgent(urgent, turn: turn)
         for thread in threads { thread.setUrgent(urgent, turn: turn) }
     }
@@ -236,12 +241,13 @@ final class Machine: Sendable {
     ) throws(VMMError) -> Value {
         let result = Mutex<Result<Value, VMMError>?>(nil)
         let done = Latch(glance: glance)
+        let isQuiet = !isSlow
         done.close(for: 1)
         guard let first = threads.first else { throw VMMError("there are no vCPUs") }
         first.park { _ in
             let outcome = Result { () throws(VMMError) in try body() }
             result.withLock { $0 = outcome }
-            done.arrive(quietly: (try? outcome.get()).map(isPatient) ?? false)
+            done.arrive(quietly: isQuiet && (try? outcome.get()).map(isPatient) ?? false)
         }
         while !done.wait(timeout: .seconds(60)) {}
         guard let outcome = result.withLock({ $0 }) else { throw VMMError("vCPU 0 has no result") }
@@ -276,7 +282,7 @@ private final class Prepared<Value: Sendable>: Sendable {
 }
 
 /// One of several threads does a thing: the first one to take this.
-private final class Claim: Sendable {
+final class Claim: Sendable {
     private let isTaken = Atomic(false)
 
     func take() -> Bool { !isTaken.exchange(true, ordering: .sequentiallyConsistent) }

@@ -55,6 +55,13 @@ package struct LocalAPIC: Sendable, Equatable {
         }
     }
 
+    /// Whether its timer counts down, so that it matters when it is read or written. One that has a deadline does not.
+    package var isCounting: Bool { timerInitialCount > 0 && timerMode != .deadline }
+
+    /// Whether an interrupt may be on its way at any time that is not in the IRR: of a timer that counts, or of performance counters. What has a deadline
+    /// fires again.
+    package var mayHideInterrupts: Bool { takesPerformanceInterrupts || isCounting }
+
     /// As after a reset, as far as the timer is concerned. Its mode as well: KVM clears the count of a page that takes a timer out of deadline mode.
     package mutating func removeTimer() {
         self[Self.timerVector] = 0x10000

@@ -41,7 +41,7 @@ final class SavingRoom: @unchecked Sendable {
 
     final class ForOne: Sendable {
         let section = Mutex<EncodedSection?>(nil)
-        fileprivate let writer = Mutex(WireWriter(capacity: 16 << 10))
+        fileprivate let draft = Mutex(SectionDraft(capacity: 16 << 10))
     }
 
     init(vcpus: Int) { self.vcpus = (0..<vcpus).map { _ in ForOne() } }
@@ -57,20 +57,29 @@ extension Machine {
         case rehearsal
     }
 
-    /// Saves one vCPU, on its thread, when all are parked. Practice and rehearsal enter no vCPU, not even to come back at once, and take any thread.
+    /// Forgets what was saved before, on the vCPU's thread, as soon as it is parked, and saves what nobody changes but the vCPU itself if that is to be done so early.
+    ///
+    /// - Returns: whether any thread may save the rest, and not only this one.
+    func beginSaving(
+        _ thread: VCPUThread, _ index: Int, into room: SavingRoom, isEarly: Bool, for purpose: SavingPurpose = .handover
+    ) throws(VMMError) -> Bool {
+        let own = room.vcpus[index]
+        own.section.withLock { $0 = nil }  // the memory is the draft's own again
+        return try own.draft.withLock { draft throws(VMMError) in
+            try stateIO[index].begin(thread.vcpu, isEarly: isEarly, isFullLength: purpose == .rehearsal, to: &draft)
+        }
+    }
+
+    /// Saves one vCPU, on its thread or as ``beginSaving(_:_:into:isEarly:for:)`` has said, when all are parked. Practice and rehearsal enter no vCPU, not even to come back at once.
     func save(
         _ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, for purpose: SavingPurpose = .handover
     ) throws(VMMError) {
         let own = room.vcpus[index]
-        own.section.withLock { $0 = nil }  // the memory is the writer's own again
-        let content = try own.writer.withLock { writer throws(VMMError) in
-            writer.removeAll()
+        let section = try own.draft.withLock { draft throws(VMMError) in
             try stateIO[index].save(
-                thread.vcpu, collect: purpose == .handover ? { thread.collectExpiredTimers() } : nil, isFullLength: purpose == .rehearsal, to: &writer
-            )
-            return writer.bytes
+                thread.vcpu, collect: purpose == .handover ? { thread.collectExpiredTimers() } : nil, isFullLength: purpose == .rehearsal, to: &draft)
+            return draft.section(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu])
         }
-        let section = EncodedSection(MachineSections.cpu, instance: UInt32(index), version: versions[MachineSections.cpu], content: content)
         own.section.withLock { $0 = section }
     }
 

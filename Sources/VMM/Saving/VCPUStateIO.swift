@@ -1,16 +1,18 @@
+package import Checkpoint
 package import KVM
 internal import LinuxSystem
 internal import Synchronization
 internal import SystemPackage
-package import Wire
+internal import Wire
 
 /// Buffers for one vCPU's state, set aside before anything stops, and the orders in which KVM wants it read and written.
 package final class VCPUStateIO: Sendable {
-    /// In the order they are read: MP_STATE first, since reading it may carry out an INIT; then MSRs and the local APIC; events last.
-    private static let savingOrder: [VCPUStatePart] = [
-        .mpState, .registers, .systemRegisters, .systemRegisters2, .extendedState, .extendedControlRegisters, .debugRegisters,
+    /// In the order they are read. Before these comes MP_STATE, since reading it may carry out an INIT; after them MSRs.
+    private static let ownParts: [VCPUStatePart] = [
+        .registers, .systemRegisters, .systemRegisters2, .extendedState, .extendedControlRegisters, .debugRegisters,
     ]
-    private static let savingOrderAfterAPIC: [VCPUStatePart] = [.nestedState, .events]
+    /// What others change while the vCPU stands, by interrupts. Read after all that is its own, MP_STATE apart; events last.
+    private static let sharedParts: [VCPUStatePart] = [.localAPIC, .nestedState, .events]
     private static let restoringOrder: [VCPUStatePart] = [
         .systemRegisters, .systemRegisters2, .registers, .extendedControlRegisters, .extendedState, .debugRegisters, .localAPIC,
     ]
@@ -45,6 +47,12 @@ package final class VCPUStateIO: Sendable {
     private let given = Mutex(Given())
     /// Whether, by the LAPIC as it was saved last, KVM must be asked first for what it has put off.
     private let collects = Atomic(false)
+    /// Whether, by the same, it may have to be asked.
+    private let mayCollect = Atomic(true)
+    /// What ``begin(_:isEarly:isFullLength:to:)`` has read.
+    private let begun = Mutex<Reading?>(nil)
+    /// To see whether the registers are still those that were read.
+    private let registersNow: KernelBuffer
 
     package init(vm: VirtualMachine, vcpu: VCPU, plan: MSRPlan) {
         let largest = VCPUStatePart.allCases.map(\.rawValue).max() ?? 0
@@ -54,6 +62,7 @@ package final class VCPUStateIO: Sendable {
             if size > 0 { buffers[Int(part.rawValue)] = KernelBuffer(count: size) }
         }
         self.buffers = buffers
+        registersNow = KernelBuffer(count: vm.size(of: .registers))
         msrs = MSRBuffer.all(Self.deadlineLast(plan.saved) { $0 })
         hasOffset = (try? vcpu.tscOffset()) != nil
         tscKHz = Atomic((try? vcpu.tscKHz()) ?? 0)
@@ -61,17 +70,32 @@ package final class VCPUStateIO: Sendable {
 
     private func buffer(_ part: VCPUStatePart) -> KernelBuffer? { buffers[Int(part.rawValue)] }
 
-    /// What the buffers hold after reading, and what is not in them.
+    /// What has been read and is not in the buffers.
     private struct Reading {
-        /// With their lengths in bytes.
-        var parts: [(part: VCPUStatePart, length: Int)] = []
         var tscOffset: UInt64?
-        var tscKHz: UInt32 = 0
+        var tscKHz: UInt32
         /// CLOCK_MONOTONIC when the local APIC was read.
         var time: Int64 = 0
     }
 
-    /// Reads everything and writes it as a ``VCPUState`` is read, on the vCPU's thread, which has completed what was half done.
+    /// Reads and writes beforehand, on the vCPU's thread, what nobody changes but the vCPU itself, which has completed what was half done. Others may still run:
+    /// what their interrupts change, ``save(_:collect:isFullLength:to:)`` reads when all have stopped.
+    ///
+    /// - Parameter isEarly: `false`: nothing is read beforehand, and what was is forgotten.
+    /// - Returns: whether any thread may do that. `false`: KVM may have to be asked for what it has put off, which the vCPU's own thread does.
+    package func begin(_ vcpu: VCPU, isEarly: Bool = true, isFullLength: Bool = false, to draft: inout SectionDraft) throws(VMMError) -> Bool {
+        draft.removeAll()
+        begun.withLock { $0 = nil }
+        if !isEarly || mayCollect.load(ordering: .relaxed) { return false }
+        let reading = try readOwn(vcpu)
+        encodeOwn(isFullLength, to: &draft.content)
+        draft.sum()
+        begun.withLock { $0 = reading }
+        return true
+    }
+
+    /// Reads everything and writes it as a ``VCPUState`` is read, when the vCPU has completed what was half done. On its thread, or on any after a
+    /// ``begin(_:isEarly:isFullLength:to:)`` that said so.
     ///
     /// An expiry that has not reached the IRR is lost with the old vCPU, unless the timer has a deadline: that fires again where it is restored. So a
     /// periodic timer, or a one-shot one that has expired, is read after `collect`, and once more if it may have expired since; and so is a vCPU that takes
@@ -80,8 +104,17 @@ package final class VCPUStateIO: Sendable {
     /// - Parameters:
     ///   - collect: moves to the IRR what KVM has not moved yet, which takes a KVM_RUN; `nil` where nobody is to have this state.
     ///   - isFullLength: with the zeros at the end of XSAVE. Whoever restores it fills up with zeros, since hosts differ in how much they have.
-    package func save(_ vcpu: VCPU, collect: (() -> Void)?, isFullLength: Bool = false, to writer: inout WireWriter) throws(VMMError) {
-        encode(try readToTheEnd(vcpu, collect), isFullLength, to: &writer)
+    package func save(_ vcpu: VCPU, collect: (() -> Void)?, isFullLength: Bool = false, to draft: inout SectionDraft) throws(VMMError) {
+        if var reading = begun.withLock({ $0.take() }) {
+            if try isAsBegun(vcpu) {
+                try readShared(vcpu, &reading)
+                if collect == nil || !collects.load(ordering: .relaxed) { return encodeRest(reading, to: &draft.content) }
+            }
+        }
+        draft.removeAll()
+        let reading = try readToTheEnd(vcpu, collect)
+        encodeOwn(isFullLength, to: &draft.content)
+        encodeRest(reading, to: &draft.content)
     }
 
     private func readToTheEnd(_ vcpu: VCPU, _ collect: (() -> Void)?) throws(VMMError) -> Reading {
@@ -92,50 +125,67 @@ package final class VCPUStateIO: Sendable {
             collect()
         }
         for _ in 0..<3 {
-            let reading = try read(vcpu)
-            guard let page = buffer(.localAPIC) else { return reading }
-            let apic = LocalAPIC(page.bytes(LocalAPIC.size))
-            let needsCollecting = apic.mayHaveExpired(within: .max) || apic.takesPerformanceInterrupts
-            collects.store(needsCollecting, ordering: .relaxed)
-            guard needsCollecting, let collect else { return reading }
+            var reading = try readOwn(vcpu)
+            guard let apic = try readShared(vcpu, &reading), collects.load(ordering: .relaxed), let collect else { return reading }
             // A one-shot timer seen expired before this round was in the IRR by its `collect`.
             if let collected, !apic.mayHaveExpired(within: reading.time - collected) || (wasExpired && apic.isExpiredOneShot) { return reading }
             wasExpired = apic.isExpiredOneShot
             collected = SystemClock.monotonic()
             collect()
         }
-        return try read(vcpu)
-    }
-
-    private func read(_ vcpu: VCPU) throws(VMMError) -> Reading {
-        given.withLock { $0 = Given() }  // the buffers are about to hold something else
-        var reading = Reading()
-        reading.parts.reserveCapacity(buffers.count)
-        func take(_ part: VCPUStatePart) throws(VMMError) {
-            if let length = try read(part, of: vcpu) { reading.parts.append((part, length)) }
-        }
-        for part in Self.savingOrder { try take(part) }
-        for chunk in msrs { try read(chunk, of: vcpu) }
-        if hasOffset { reading.tscOffset = try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } }
-        reading.tscKHz = tscKHz.load(ordering: .relaxed)
-        if reading.tscKHz == 0 {
-            reading.tscKHz = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() }
-        }
-        reading.time = try atOneMoment { _ throws(VMMError) in _ = try read(.localAPIC, of: vcpu) }
-        reading.parts.append((.localAPIC, LocalAPIC.size))
-        for part in Self.savingOrderAfterAPIC { try take(part) }
+        var reading = try readOwn(vcpu)
+        try readShared(vcpu, &reading)
         return reading
     }
 
-    /// Straight from the buffers: while the guest stands nothing is copied twice.
-    private func encode(_ reading: Reading, _ isFullLength: Bool, to writer: inout WireWriter) {
-        writer.u32(UInt32(clamping: reading.parts.count))
-        for (part, length) in reading.parts {
-            guard let buffer = buffer(part) else { continue }  // it was read from there
-            writer.u16(part.rawValue)
-            let length = part == .extendedState && !isFullLength ? buffer.contentLength(within: length) : length
-            writer.blob { bytes in buffer.append(length, to: &bytes) }
+    private func readOwn(_ vcpu: VCPU) throws(VMMError) -> Reading {
+        given.withLock { $0 = Given() }  // the buffers are about to hold something else
+        try read(.mpState, of: vcpu)
+        for part in Self.ownParts { try read(part, of: vcpu) }
+        for chunk in msrs { try read(chunk, of: vcpu) }
+        var offset: UInt64?
+        if hasOffset { offset = try doing("reading the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscOffset() } }
+        var frequency = tscKHz.load(ordering: .relaxed)
+        if frequency == 0 { frequency = try doing("reading the TSC frequency of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.tscKHz() } }
+        return Reading(tscOffset: offset, tscKHz: frequency)
+    }
+
+    /// The local APIC; `nil` where there is none.
+    @discardableResult
+    private func readShared(_ vcpu: VCPU, _ reading: inout Reading) throws(VMMError) -> LocalAPIC? {
+        reading.time = try atOneMoment { _ throws(VMMError) in
+            try read(.localAPIC, of: vcpu)
+            return buffer(.localAPIC).map { LocalAPIC($0.bytes(LocalAPIC.size)).isCounting } ?? false
         }
+        for part in Self.sharedParts where part != .localAPIC { try read(part, of: vcpu) }
+        guard let page = buffer(.localAPIC) else { return nil }
+        let apic = LocalAPIC(page.bytes(LocalAPIC.size))
+        collects.store(apic.mayHaveExpired(within: .max) || apic.takesPerformanceInterrupts, ordering: .relaxed)
+        mayCollect.store(apic.mayHideInterrupts, ordering: .relaxed)
+        return apic
+    }
+
+    /// Whether the vCPU's own state is still what ``begin(_:isEarly:isFullLength:to:)`` has read. Another vCPU's INIT or SIPI changes it: KVM carries them out when MP_STATE
+    /// is read, and either moves the instruction pointer.
+    private func isAsBegun(_ vcpu: VCPU) throws(VMMError) -> Bool {
+        guard let state = buffer(.mpState), let registers = buffer(.registers) else { return false }
+        let before = state.load32(at: 0)
+        try read(.mpState, of: vcpu)
+        guard state.load32(at: 0) == before else { return false }
+        try read(.registers, of: vcpu, into: registersNow)
+        return registersNow.isSame(as: registers)
+    }
+
+    // Straight from the buffers: while the guest stands nothing is copied twice.
+
+    private func encodeOwn(_ isFullLength: Bool, to writer: inout WireWriter) {
+        writer.u32(UInt32(clamping: buffers.count { $0 != nil }))
+        for part in Self.ownParts { encode(part, isFullLength, to: &writer) }
+    }
+
+    private func encodeRest(_ reading: Reading, to writer: inout WireWriter) {
+        encode(.mpState, to: &writer)
+        for part in Self.sharedParts { encode(part, to: &writer) }
         writer.u32(UInt32(clamping: msrs.reduce(0) { $0 + $1.count }))
         for chunk in msrs {
             for position in 0..<chunk.count {
@@ -148,16 +198,24 @@ package final class VCPUStateIO: Sendable {
         writer.i64(reading.time)
     }
 
-    /// Does what depends on the time, and does it again if the thread was interrupted meanwhile. CLOCK_MONOTONIC when it was done:
+    private func encode(_ part: VCPUStatePart, _ isFullLength: Bool = true, to writer: inout WireWriter) {
+        guard let buffer = buffer(part) else { return }
+        var length = part.length(in: buffer)
+        if part == .extendedState, !isFullLength { length = buffer.contentLength(within: length) }
+        writer.u16(part.rawValue)
+        writer.blob { bytes in buffer.append(length, to: &bytes) }
+    }
+
+    /// Does what may depend on the time, and does it again if it says so and the thread was interrupted meanwhile. CLOCK_MONOTONIC when it was done:
     /// what a timer's count is off by shifts its ticks for good.
     @discardableResult
-    private func atOneMoment(_ body: (_ now: Int64) throws(VMMError) -> Void) throws(VMMError) -> Int64 {
+    private func atOneMoment(_ body: (_ now: Int64) throws(VMMError) -> Bool) throws(VMMError) -> Int64 {
         var began: Int64 = 0
         for _ in 0..<Self.attempts {
             began = SystemClock.monotonic()
-            try body(began)
+            let matters = try body(began)
             let ended = SystemClock.monotonic()
-            if ended - began < Self.moment { return began + (ended - began) / 2 }
+            if !matters || ended - began < Self.moment { return began + (ended - began) / 2 }
         }
         return began
     }
@@ -166,10 +224,12 @@ package final class VCPUStateIO: Sendable {
     /// Nanoseconds within which everything counts as simultaneous.
     private static let moment: Int64 = 50_000
 
-    /// How many bytes of the part's buffer matter; `nil` where this host's KVM does not have it.
-    private func read(_ part: VCPUStatePart, of vcpu: VCPU) throws(VMMError) -> Int? {
-        guard let buffer = buffer(part) else { return nil }
-        return try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
+    private func read(_ part: VCPUStatePart, of vcpu: VCPU) throws(VMMError) {
+        if let buffer = buffer(part) { try read(part, of: vcpu, into: buffer) }
+    }
+
+    private func read(_ part: VCPUStatePart, of vcpu: VCPU, into buffer: KernelBuffer) throws(VMMError) {
+        try doing("reading \(part.name) of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.read(part, into: buffer) }
     }
 
     private func read(_ chunk: MSRBuffer, of vcpu: VCPU) throws(VMMError) {
@@ -220,6 +280,7 @@ package final class VCPUStateIO: Sendable {
             var page = saved
             page.advanceTimer(by: now.subtractingReportingOverflow(state.time).partialValue)
             try write(part, page.bytes, buffer, to: vcpu, &given)
+            return page.isCounting
         }
     }
 

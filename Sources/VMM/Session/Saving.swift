@@ -38,6 +38,7 @@ final class Saving: Sendable {
     /// How the machine is to be stopped.
     var stopping: Machine.Stopping {
         Machine.Stopping(
+            beginning: { [self] thread, index, isEarly throws(VMMError) in try machine.beginSaving(thread, index, into: room, isEarly: isEarly) },
             whenAllHaveStopped: { [self] () throws(VMMError) in
                 try machine.devices.quiesce(within: .nanoseconds(max(0, end - SystemClock.monotonic())))
                 machine.devices.stopInterrupts()
@@ -73,9 +74,12 @@ final class Saving: Sendable {
         _ generation: UInt32, onFirst: @escaping @Sendable () -> Void = {}, then take: @escaping @Sendable ([UInt8]) -> Void
     ) -> Machine.Stopping {
         Machine.Stopping(
+            beginning: { thread, index, isEarly throws(VMMError) in
+                if index == 0 { onFirst() }
+                return try machine.beginSaving(thread, index, into: room, isEarly: isEarly, for: purpose)
+            },
             whenAllHaveStopped: {},
             onEach: { thread, index throws(VMMError) in
-                if index == 0 { onFirst() }
                 try machine.save(thread, index, into: room, versions: versions, for: purpose)
             },
             whenAllAreDone: { () throws(VMMError) in

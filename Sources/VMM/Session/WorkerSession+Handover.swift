@@ -29,6 +29,7 @@ extension WorkerSession {
             if let rehearsal { try machine.practiseLoading(rehearsal, writtenBy: generation, understanding: understood) }
             try machine.anticipate(states)
         }
+        machine.setUrgent(true)  // by what practice took
         return .practised(cpu: nil)
     }
 
@@ -80,9 +81,6 @@ extension WorkerSession {
         let began = SystemClock.monotonic()
         let end = began.addingReportingOverflow(Int64(clamping: freeze)).partialValue
         try failpoints.reached(.park)
-        // Where the incoming worker needs this CPU it is not interrupted to see whether all is done.
-        if !machine.hasCPUForEach { SystemThread.setEagerness(.patient) }
-        defer { SystemThread.setEagerness(.ordinary) }
         let saving = Saving(machine, of: self, in: room, to: checkpoint, commitment, end: end)
         try machine.stop(timeout: .nanoseconds(Int64(clamping: freeze)), saving.stopping).keepParked()
         freezeEnd = end

@@ -111,11 +111,21 @@ final class VCPUThread: Sendable {
 
     /// Leaves the guest, completes what was half done and does `work` at once. No arrival: `work` tells whoever waits.
     func park(then work: @escaping Work) {
-        post {
+        prepareToPark(then: work)
+        rouse()
+    }
+
+    /// The same when the thread next leaves the guest, or is roused: it does not enter it again before.
+    func prepareToPark(then work: @escaping Work) {
+        leave {
             $0.goal = .park
             $0.work = work
         }
+        vcpu.requestExit()
     }
+
+    /// Has it look for letters at once. One of them is enough: a thread that changes its state now looks before it waits or enters the guest.
+    func rouse() { if state == .running { leaveGuest() } else { bell.ring(bit) } }
 
     /// Does `work` when the bell rings, for one that is parked, which then watches for the next order before it sleeps.
     func prepare(watching: Duration, _ work: @escaping Work) {
@@ -176,8 +186,7 @@ final class VCPUThread: Sendable {
 
     private func post(_ write: (inout Mail) -> Void) {
         leave(write)
-        // One of them: a thread that changes its state now looks for letters before it waits or enters the guest.
-        if state == .running { leaveGuest() } else { bell.ring(bit) }
+        rouse()
     }
 
     private func leaveGuest() {

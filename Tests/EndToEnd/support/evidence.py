@@ -118,6 +118,10 @@ class Evidence:
     def passes(self):
         return [self.u64(self.vcpu(number) + 0x60) for number in range(self.vcpus)]
 
+    def ipis_taken(self):
+        """How many interrupts each vCPU has taken that others sent."""
+        return [self.u64(self.vcpu(number) + 0x120) for number in range(self.vcpus)]
+
     def gap_ms(self):
         """The largest gap any vCPU saw, in milliseconds."""
         return max(self.u64(self.vcpu(number) + 0x10) for number in range(self.vcpus)) / self.tsc_khz
