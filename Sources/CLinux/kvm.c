@@ -111,6 +111,8 @@ uint32_t cl_kvm_internal_error_data(const void *address, uint64_t data[16]) {
     return count;
 }
 
+int cl_kvm_immediate_exit(void *run) { return __atomic_load_n(&((struct kvm_run *)run)->immediate_exit, __ATOMIC_SEQ_CST); }
+
 void cl_kvm_set_immediate_exit(void *run, int on) {
     __atomic_store_n(&((struct kvm_run *)run)->immediate_exit, (uint8_t)(on != 0), __ATOMIC_SEQ_CST);
 }

@@ -95,7 +95,7 @@ extension VirtualMachine {
 }
 
 extension VCPU {
-    /// Reads a part into a buffer of the size ``VirtualMachine/size(of:)`` gave; the number of bytes that mean something.
+    /// Reads a part into a buffer of the size ``VirtualMachine/size(of:)`` gave.
     package func read(_ part: VCPUStatePart, into buffer: KernelBuffer) throws(Errno) {
         let needed = part.fixedSize ?? (part == .extendedState ? 4096 : 128)
         precondition(buffer.count >= needed, "\(part.name) needs \(needed) bytes")

@@ -7,12 +7,12 @@ package import SystemPackage
 /// One thread runs it and reads its exits; any thread may call ``requestExit()``.
 @safe
 package final class VCPU: @unchecked Sendable {
-    // `run` is written by the kernel during KVM_RUN and by the running thread between; immediate_exit alone is atomic.
+    // `run` is written by the kernel during KVM_RUN and by whoever has the vCPU between; immediate_exit alone is atomic.
     let descriptor: OwnedDescriptor
     private let run: UnsafeMutableRawPointer
     private let runSize: Int
     package let index: Int
-    /// Whether the last exit, if there was one, may have left something half done. The running thread's.
+    /// Whether the last exit, if there was one, may have left something half done. Of whoever has the vCPU.
     private var isHalfDone = true
 
     init(_ descriptor: consuming OwnedDescriptor, index: Int, mapSize: Int) throws(Errno) {
@@ -47,13 +47,15 @@ package final class VCPU: @unchecked Sendable {
         return isHalfDone ? try runUntilExit() : .interrupted
     }
 
-    /// KVM_RUN with a signal pending: no guest instruction runs, expired LAPIC timers move to the IRR, with whatever else KVM has put off until then. The
-    /// running thread only, after ``completePendingExit()`` said ``VCPUExit/interrupted``.
+    /// KVM_RUN with a signal pending: no guest instruction runs, expired LAPIC timers move to the IRR, with whatever else KVM has put off until then. By
+    /// whoever has the vCPU, after ``completePendingExit()`` said ``VCPUExit/interrupted``.
     package func collectExpiredTimers() throws(Errno) -> VCPUExit {
-        clearExitRequest()
         defer { requestExit() }
-        isHalfDone = true
-        isHalfDone = try check(cl_kvm_run_with_pending_signal(descriptor.number)) != 0
+        repeat {
+            clearExitRequest()
+            isHalfDone = true
+            isHalfDone = try check(cl_kvm_run_with_pending_signal(descriptor.number)) != 0
+        } while !isHalfDone && isExitRequested  // by somebody, in between: KVM may have come back at once
         return isHalfDone ? lastExit() : .interrupted
     }
 
@@ -61,6 +63,11 @@ package final class VCPU: @unchecked Sendable {
     package func requestExit() {
         // SAFETY: the mapping is alive; the field is atomic.
         unsafe cl_kvm_set_immediate_exit(run, 1)
+    }
+
+    private var isExitRequested: Bool {
+        // SAFETY: the mapping is alive; the field is atomic.
+        unsafe cl_kvm_immediate_exit(run) != 0
     }
 
     package func clearExitRequest() {

@@ -30,9 +30,17 @@ package struct MemoryDescriptor: ~Copyable, Sendable {
         try check(cl_add_seals(descriptor.number, CL_SEAL_SHRINK | CL_SEAL_GROW | CL_SEAL_SEAL))
     }
 
-    /// Fixes size and content for good. `EBUSY` while a writable mapping exists.
+    /// Fixes size and content for good. `EBUSY` while a writable mapping exists: one that a process has on its way to execve(2), or a page the kernel has hold
+    /// of, is gone soon.
     package borrowing func sealContent() throws(Errno) {
-        try check(cl_add_seals(descriptor.number, CL_SEAL_SHRINK | CL_SEAL_GROW | CL_SEAL_WRITE | CL_SEAL_SEAL))
+        for _ in 0..<10 {
+            do throws(Errno) {
+                try check(cl_add_seals(descriptor.number, CL_SEAL_SHRINK | CL_SEAL_GROW | CL_SEAL_WRITE | CL_SEAL_SEAL))
+                return
+            } catch { if error != .resourceBusy { throw error } }
+            SystemClock.sleep(.milliseconds(10))
+        }
+        throw .resourceBusy
     }
 
     /// The F_SEAL_* bits in force.

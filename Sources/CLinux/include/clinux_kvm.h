@@ -104,6 +104,7 @@ void cl_kvm_decode_exit(const void *run, struct cl_kvm_exit_detail *out);
 // What KVM told with its last KVM_EXIT_INTERNAL_ERROR: how many words, of at most 16.
 uint32_t cl_kvm_internal_error_data(const void *run, uint64_t data[16]);
 void cl_kvm_set_immediate_exit(void *run, int on);
+int cl_kvm_immediate_exit(void *run);
 uint64_t cl_kvm_load(const void *run, uint64_t offset, uint32_t size);
 void cl_kvm_store(void *run, uint64_t offset, uint32_t size, uint64_t value);
 uint64_t cl_kvm_mmio_offset(void);

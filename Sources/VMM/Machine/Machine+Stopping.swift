@@ -80,14 +80,17 @@ extension Machine {
         let finish: @Sendable (Int) -> Void = { index in
             stop.finish(stopping) { () throws(VMMError) in try stopping.onEach(threads[index], index) }
         }
+        let hasLeft = threads.map { _ in Claim() }
         let told = Atomic(0)
         let tellNext: @Sendable () -> Bool = {
             let next = told.add(1, ordering: .relaxed).oldValue
-            if next < threads.count { threads[next].rouse() }
+            if next < threads.count, !hasLeft[next].isTaken { threads[next].rouse() }
             return next < threads.count
         }
         for (index, thread) in threads.enumerated() {
             thread.prepareToPark { _ in
+                _ = hasLeft[index].take()
+                let isEarly = isEarly && !stop.isAbandoned
                 if isEarly { _ = tellNext() }
                 let isForAny = stop.begin { () throws(VMMError) in try stopping.beginning(thread, index, isEarly) }
                 if !isForAny { _ = claims[index].take() }
@@ -185,6 +188,9 @@ private final class Stop: Sendable {
 
     /// The incoming worker's first thread is to run on one of these CPUs next, and waking it takes three times as long where the CPU is idle.
     func awaitEnd() { _ = done.isOpen(watching: watching) }
+
+    /// Whether this was given up: then the vCPUs run.
+    var isAbandoned: Bool { decision.load(ordering: .sequentiallyConsistent) == Gate.abandoned }
 
     /// `false`: too late, all have stopped.
     func giveUp() -> Bool {

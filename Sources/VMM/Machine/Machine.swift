@@ -283,9 +283,10 @@ private final class Prepared<Value: Sendable>: Sendable {
 
 /// One of several threads does a thing: the first one to take this.
 final class Claim: Sendable {
-    private let isTaken = Atomic(false)
+    private let taken = Atomic(false)
 
-    func take() -> Bool { !isTaken.exchange(true, ordering: .sequentiallyConsistent) }
+    var isTaken: Bool { taken.load(ordering: .sequentiallyConsistent) }
+    func take() -> Bool { !taken.exchange(true, ordering: .sequentiallyConsistent) }
 }
 
 extension Machine: ExitHandler {

@@ -33,7 +33,7 @@ struct PromisedVersions: Sendable, Equatable {
 
 /// Room for a checkpoint and its vCPU sections, set aside while the guest runs.
 final class SavingRoom: @unchecked Sendable {
-    // `vcpus[i]` belongs to vCPU i's thread until it has saved; all of it then to the one that writes the checkpoint.
+    // `vcpus[i]` belongs to vCPU i's thread until it has begun to save, then to the one that saves the rest; all of it then to the one that writes the checkpoint.
     var writer = CheckpointWriter(capacity: 256 << 10)
     /// What a rehearsal has written.
     var written: [UInt8] = []

@@ -166,7 +166,7 @@ package final class VCPUStateIO: Sendable {
     }
 
     /// Whether the vCPU's own state is still what ``begin(_:isEarly:isFullLength:to:)`` has read. Another vCPU's INIT or SIPI changes it: KVM carries them out when MP_STATE
-    /// is read, and either moves the instruction pointer.
+    /// is read, and either moves the instruction pointer of one that has run.
     private func isAsBegun(_ vcpu: VCPU) throws(VMMError) -> Bool {
         guard let state = buffer(.mpState), let registers = buffer(.registers) else { return false }
         let before = state.load32(at: 0)

@@ -319,7 +319,7 @@ final class VCPUThread: Sendable {
 
 extension VCPUThread {
     /// Moves to the IRR what KVM moves there only on its way into the guest, expired LAPIC timers and overflown counters, so that it is in the state. On the
-    /// vCPU's thread, parked: it has completed its exits then.
+    /// vCPU's thread, parked: it has completed its exits then. Another one may do it whose vCPU has begun to need it after it was last looked at: KVM takes its time.
     func collectExpiredTimers() {
         while let exit = try? vcpu.collectExpiredTimers(), exit != .interrupted, handle(exit) { completePendingExits() }
     }
