@@ -58,8 +58,9 @@ int cl_kvm_run_with_pending_signal(int vcpu) {
     sigdelset(&during, CL_KICK_SIGNAL);
     int r = set_signal_mask(vcpu, &during);
     if (!r) {
-        pthread_kill(pthread_self(), CL_KICK_SIGNAL);
-        r = ioctl(vcpu, KVM_RUN, 0) ? -errno : 1;
+        // Without the signal the guest would run: EAGAIN, where this user has too many pending (RLIMIT_SIGPENDING).
+        r = -pthread_kill(pthread_self(), CL_KICK_SIGNAL);
+        if (!r) r = ioctl(vcpu, KVM_RUN, 0) ? -errno : 1;
         if (r == -EINTR) r = 0;
         struct timespec now = { 0, 0 };
         while (sigtimedwait(&kick, NULL, &now) > 0) { }

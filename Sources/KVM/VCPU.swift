@@ -59,6 +59,19 @@ package final class VCPU: @unchecked Sendable {
         return isHalfDone ? lastExit() : .interrupted
     }
 
+    /// Has KVM do, for a vCPU that has never run, what it would do on its first way into the guest: above all compare all vCPUs' TSCs
+    /// (KVM_REQ_MASTERCLOCK_UPDATE), for which it wakes every one that is halted. No guest instruction runs, and the run state stays as it was. On the thread
+    /// that will run the vCPU. Returns what ``collectExpiredTimers()`` does: ``VCPUExit/interrupted``, unless KVM cannot enter the guest.
+    package func prepareEntry() throws(Errno) -> VCPUExit {
+        // With any state but KVM_MP_STATE_RUNNABLE, which is 0, KVM does not get that far.
+        let (before, runnable) = (KernelBuffer(count: 4), KernelBuffer(count: 4))
+        try read(.mpState, into: before)
+        try write(.mpState, from: runnable)
+        let exit = Result { () throws(Errno) in try collectExpiredTimers() }
+        try write(.mpState, from: before)
+        return try exit.get()
+    }
+
     /// Makes the next KVM_RUN return at once (`immediate_exit`). For a vCPU that may be inside KVM_RUN also kick its thread.
     package func requestExit() {
         // SAFETY: the mapping is alive; the field is atomic.

@@ -9,6 +9,11 @@ import Wire
 
 /// Two VMs of the same shape, without a guest.
 private struct Pair {
+    /// RAM of all of them: without any, KVM has no page tables to spare where it shadows the guest's.
+    private static let ram = Result {
+        try SharedMapping(of: try MemoryDescriptor(name: "ram", size: 64 << 10).descriptor, length: 64 << 10)
+    }
+
     let first: (vm: VirtualMachine, vcpu: VCPU)
     let second: (vm: VirtualMachine, vcpu: VCPU)
     let plan: MSRPlan
@@ -32,6 +37,7 @@ private struct Pair {
         let vm = try system.createVirtualMachine()
         for capability in [Capability.exceptionPayload, .tripleFaultEvent] where vm.value(of: capability) > 0 { try vm.enable(capability, 1) }
         try vm.createInterruptControllers()
+        try vm.setMemorySlot(MemorySlot(number: 0, guestAddress: 0, size: 64 << 10, address: try ram.get().address))
         let vcpu = try vm.createVCPU(0)
         let policy = CPUIDPolicy(supported: try system.supportedCPUID(), vcpus: 1, tscKHz: try vcpu.tscKHz())
         try vcpu.setCPUID(policy.table(for: 0))
@@ -40,11 +46,16 @@ private struct Pair {
     }
 }
 
+extension [UInt8] {
+    /// Without these.
+    fileprivate func masking(_ range: Range<Int>) -> [UInt8] { enumerated().map { range.contains($0) ? 0 : $1 } }
+}
+
 extension VCPUStateIO {
     /// As it is read again from what is written.
-    fileprivate func save(_ vcpu: VCPU, collect: (() -> Void)?) throws -> VCPUState {
+    fileprivate func save(_ vcpu: VCPU, collect: (() -> Void)?, isFullLength: Bool = false) throws -> VCPUState {
         var draft = SectionDraft(capacity: 0)
-        try save(vcpu, collect: collect, to: &draft)
+        try save(vcpu, collect: collect, isFullLength: isFullLength, to: &draft)
         return try draft.state()
     }
 }
@@ -183,6 +194,10 @@ struct VCPUStateTests {
         if seed % 2 == 0 {  // its own rehearsal comes first
             try practised.restore(try practised.save(pair.second.vcpu, collect: nil), to: pair.second.vcpu)
         }
+        if seed % 3 != 0 {
+            try practised.anticipateTSC(of: earlier, to: pair.second.vcpu)
+            try practised.prepareEntry(pair.second.vcpu)
+        }
         for _ in 0..<2 { try practised.anticipate(earlier, to: pair.second.vcpu) }
         try practised.restore(later, to: pair.second.vcpu)
         let fresh = try pair.another()
@@ -193,6 +208,29 @@ struct VCPUStateTests {
         for part in other.parts { #expect(one[part.part] == part.bytes, "\(part.part.name)") }
         for (found, expected) in zip(one.msrs, other.msrs) { #expect(found == expected) }
         #expect(one.tscOffset == other.tscOffset)
+    }
+
+    /// There is no memory at the reset vector: it could not run an instruction without an exit.
+    @Test(arguments: [0, 1, 3] as [UInt32]) func aVCPUThatIsPreparedForEntryIsWhatItWas(runState: UInt32) throws {
+        let (vm, vcpu) = try Pair().second
+        let plan = try Pair().plan
+        let state = KernelBuffer(count: 4)
+        state.store(runState, at: 0)
+        try vcpu.write(.mpState, from: state)
+        let io = VCPUStateIO(vm: vm, vcpu: vcpu, plan: plan)
+        let before = try io.save(vcpu, collect: nil, isFullLength: true)
+        try io.prepareEntry(vcpu)
+        let after = try io.save(vcpu, collect: nil, isFullLength: true)
+        for part in before.parts {
+            // Not XSTATE_BV: what is as after a reset may be said to be in use.
+            let found = after[part.part], compared = 512..<520
+            let isSame = part.part == .extendedState ? found.map { $0.masking(compared) } == part.bytes.masking(compared) : found == part.bytes
+            #expect(isSame, "\(part.part.name)")
+        }
+        for (found, expected) in zip(after.msrs, before.msrs) where expected.index != MSRPlan.timeStampCounter { #expect(found == expected) }
+        #expect(after.tscOffset == before.tscOffset)
+        vcpu.requestExit()
+        #expect(try vcpu.runUntilExit() == .interrupted)  // nothing is half done
     }
 
     @Test func whatAVCPUHasIsNotWrittenAgainAndWhatItHasRunWithIs() throws {

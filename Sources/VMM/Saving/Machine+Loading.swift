@@ -101,24 +101,53 @@ extension Machine {
         notePractice(since: began)
     }
 
+    /// Gives the vCPUs, which are as a new machine's, the TSCs that the guest's have had a moment ago, and has each do, on its thread, what KVM does when a vCPU
+    /// first enters the guest. What cannot be done is done then.
+    ///
+    /// - Parameter states: of all vCPUs; `nil` where nobody has left them.
+    /// - Throws: where a thread may still be about to.
+    func prepareEntries(_ states: [VCPUState]?) throws(VMMError) {
+        if let states, Self.areInStep(states) {
+            for (index, thread) in threads.enumerated() {
+                sayingWhatFails("the TSC of vCPU \(index) cannot be given beforehand") { () throws(VMMError) in
+                    try stateIO[index].anticipateTSC(of: states[index], to: thread.vcpu)
+                }
+            }
+        }
+        try rehearse(
+            Stopping(
+                beginning: { thread, index, _ in
+                    self.sayingWhatFails("the first entry into the guest cannot be prepared") { () throws(VMMError) in
+                        try self.stateIO[index].prepareEntry(thread.vcpu)
+                    }
+                    return true
+                }, whenAllHaveStopped: {}, onEach: { _, _ in }, whenAllAreDone: { false }))
+    }
+
     /// Gives the vCPUs, which have never run, what the guest's have had a moment ago, and has KVM set up their MMUs. Most of it they will still have when the
     /// guest stops. It decides nothing: what cannot be given now is given then.
     ///
     /// - Parameter states: of all vCPUs; `nil` where nobody has left them.
     func anticipate(_ states: [VCPUState]?) throws(VMMError) {
         let page = existingPage.withLock { $0 }
-        // KVM tells by the order in which offsets are set whether all vCPUs have the same one: set some now and others later only if they all have.
-        let isInStep = Set(states?.map(\.tscOffset) ?? []).count == 1
+        let isInStep = Self.areInStep(states ?? [])
         try forEveryVCPU(isPractice: true) { () throws(VMMError) in
         } _: { _, thread, index throws(VMMError) in
             if var state = states?[index] {
                 if !isInStep { state.tscOffset = nil }
-                do throws(VMMError) { try self.stateIO[index].anticipate(state, to: thread.vcpu) } catch {
-                    writeToStandardError("baton-vmm: what vCPU \(index) has now cannot be given beforehand: \(error)")
+                self.sayingWhatFails("what vCPU \(index) has now cannot be given beforehand") { () throws(VMMError) in
+                    try self.stateIO[index].anticipate(state, to: thread.vcpu)
                 }
             }
             if let page { thread.vcpu.prepareMMU(at: page) }
         }
+    }
+
+    /// KVM tells by the order in which offsets are set whether all vCPUs have the same one: set some now and others later only if they all have.
+    private static func areInStep(_ states: [VCPUState]) -> Bool { Set(states.map(\.tscOffset)).count == 1 }
+
+    private func sayingWhatFails(_ what: String, _ body: () throws(VMMError) -> Void) {
+        do throws(VMMError) { try body() } catch { writeToStandardError("baton-vmm: \(what): \(error)") }
     }
 
     private func text(_ bytes: [UInt8]) -> String {

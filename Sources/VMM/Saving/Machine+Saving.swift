@@ -70,7 +70,7 @@ extension Machine {
         }
     }
 
-    /// Saves one vCPU, on its thread or as ``beginSaving(_:_:into:isEarly:for:)`` has said, when all are parked. Practice and rehearsal enter no vCPU, not even to come back at once.
+    /// Saves one vCPU, on its thread or as ``beginSaving(_:_:into:isEarly:for:)`` has said, when all are parked. Practice and rehearsal of saving do no KVM_RUN.
     func save(
         _ thread: VCPUThread, _ index: Int, into room: SavingRoom, versions: PromisedVersions, for purpose: SavingPurpose = .handover
     ) throws(VMMError) {

@@ -248,14 +248,43 @@ package final class VCPUStateIO: Sendable {
     /// more. If it fails, only less is given.
     package func anticipate(_ state: VCPUState, to vcpu: VCPU) throws(VMMError) { try write(state, to: vcpu, isAnticipated: true) }
 
-    private func write(_ state: VCPUState, to vcpu: VCPU, isAnticipated: Bool) throws(VMMError) {
-        let frequency = tscKHz.load(ordering: .relaxed)
-        if state.tscKHz != 0, frequency != 0, frequency != state.tscKHz {
-            try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
-                try vcpu.setTSCKHz(state.tscKHz)
-            }
-            tscKHz.store(state.tscKHz, ordering: .relaxed)
+    /// Gives a vCPU that has never run its TSC alone, for all of which to have it before any of them does ``prepareEntry(_:)``.
+    package func anticipateTSC(of state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        try writeFrequency(of: state, to: vcpu)
+        try given.withLock { given throws(VMMError) in try writeOffset(of: state, to: vcpu, &given) }
+    }
+
+    /// Has KVM do for a vCPU that has never run what does not depend on its state (``VCPU/prepareEntry()``). On its thread, before ``anticipate(_:to:)``: nothing
+    /// counts as given after it but the TSC.
+    package func prepareEntry(_ vcpu: VCPU) throws(VMMError) {
+        let offset = given.withLock { given in
+            defer { given = Given() }
+            return given.tscOffset
         }
+        let exit = try doing("preparing vCPU \(vcpu.index) to enter the guest") { () throws(Errno) in try vcpu.prepareEntry() }
+        if exit != .interrupted { throw VMMError("vCPU \(vcpu.index) cannot be entered as a new one is: KVM_RUN said \(exit)") }
+        // KVM may have moved it where the host's TSC is not stable.
+        if let offset, (try? vcpu.tscOffset()) == offset { given.withLock { $0.tscOffset = offset } }
+    }
+
+    private func writeFrequency(of state: VCPUState, to vcpu: VCPU) throws(VMMError) {
+        let frequency = tscKHz.load(ordering: .relaxed)
+        if state.tscKHz == 0 || frequency == 0 || frequency == state.tscKHz { return }
+        try doing("vCPU \(vcpu.index) cannot have its TSC at \(state.tscKHz) kHz, this host's has \(frequency)") { () throws(Errno) in
+            try vcpu.setTSCKHz(state.tscKHz)
+        }
+        tscKHz.store(state.tscKHz, ordering: .relaxed)
+    }
+
+    private func writeOffset(of state: VCPUState, to vcpu: VCPU, _ given: inout Given) throws(VMMError) {
+        guard let offset = state.tscOffset, offset != given.tscOffset else { return }
+        given.tscOffset = nil
+        try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
+        given.tscOffset = offset
+    }
+
+    private func write(_ state: VCPUState, to vcpu: VCPU, isAnticipated: Bool) throws(VMMError) {
+        try writeFrequency(of: state, to: vcpu)
         try given.withLock { given throws(VMMError) in
             for part in Self.restoringOrder { try write(part, of: state, to: vcpu, &given, isAnticipated) }
             try writeMSRs(of: state, to: vcpu, &given, isAnticipated)
@@ -296,11 +325,7 @@ package final class VCPUStateIO: Sendable {
 
     /// After the APIC, which must be in deadline mode already, or KVM ignores the deadline; and that as the last, by the TSC as it will be.
     private func writeMSRs(of state: VCPUState, to vcpu: VCPU, _ given: inout Given, _ isAnticipated: Bool) throws(VMMError) {
-        if let offset = state.tscOffset, offset != given.tscOffset {
-            given.tscOffset = nil
-            try doing("restoring the TSC offset of vCPU \(vcpu.index)") { () throws(Errno) in try vcpu.setTSCOffset(offset) }
-            given.tscOffset = offset
-        }
+        try writeOffset(of: state, to: vcpu, &given)
         let msrs = Self.deadlineLast(state.msrs) { $0.index }
         let known = given.msrs
         given.msrs = []

@@ -27,8 +27,9 @@ extension WorkerSession {
         try machine.onFirstVCPU { () throws(VMMError) in
             if let cpu { machine.threads.first?.stay(on: cpu) }
             if let rehearsal { try machine.practiseLoading(rehearsal, writtenBy: generation, understanding: understood) }
-            try machine.anticipate(states)
         }
+        if rehearsal != nil { try machine.prepareEntries(states) }  // otherwise they may not be as new ones
+        try machine.onFirstVCPU { () throws(VMMError) in try machine.anticipate(states) }
         machine.setUrgent(true)  // by what practice took
         return .practised(cpu: nil)
     }
