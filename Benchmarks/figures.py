@@ -10,9 +10,9 @@ def percentile(values, share):
 
 
 def spread(values):
-    """p50, p99 and max of the values that are there, and how many these are."""
+    """Quartiles, p99 and max of the values that are there, and how many these are."""
     there = [value for value in values if value is not None]
-    return {"p50": percentile(there, 50), "p99": percentile(there, 99), "max": max(there, default=None), "count": len(there)}
+    return {**{f"p{share}": percentile(there, share) for share in (25, 50, 75, 99)}, "max": max(there, default=None), "count": len(there)}
 
 
 def duration(ns):

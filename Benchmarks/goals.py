@@ -50,9 +50,10 @@ def _blackout(result):
     ]
     summary = _at(compare, "Baton", "summary")
     if summary and summary["gap"]["p99"] is not None and summary["control"]["p99"] is not None:
-        cleaned = summary["gap"]["p99"] - (summary["control"]["p99"] - summary["control"]["p50"])
-        count = summary["gap"]["count"]
-        figure = f"{cleaned / ours:.1f} × p50 over {count}: {duration(summary['gap']['p99'])}, control's own {duration(summary['control']['p99'])}"
+        p99, count = summary["gap"]["p99"], summary["gap"]["count"]
+        noise = summary["control"]["p99"] - summary["control"]["p50"]
+        cleaned = p99 - noise
+        figure = f"{duration(p99)} over {count}, {p99 / ours:.1f} × p50; {cleaned / ours:.1f} × p50 without the control's p99 − p50, {duration(noise)}"
         rows.append(_row("blackout p99, control run subtracted", "≤ 3 × p50 over 1,000", figure, cleaned <= 3 * ours, count >= 1000))
     else:
         rows.append(_row("blackout p99, control run subtracted", "≤ 3 × p50 over 1,000", "–", None))

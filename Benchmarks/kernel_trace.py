@@ -44,9 +44,8 @@ def _mount():
 class KernelTrace:
     """`with KernelTrace() as trace:`; then `follow`, `clear`, and `events` as often as needed."""
 
-    def __init__(self, every_ioctl=False):
-        """`every_ioctl`: not only KVM_RUN, and the end of each, for `calls`."""
-        self._wanted = (ENTER, LEAVE, EXIT) if every_ioctl else (ENTER, EXIT)
+    def __init__(self):
+        self._wanted = (ENTER, EXIT)
         self.name = f"instances/baton-bench-{os.getpid()}"
         try:
             self.mount = _mount()
@@ -61,8 +60,7 @@ class KernelTrace:
         try:
             self._write("trace_clock", "mono")
             self._write("buffer_size_kb", "2048")
-            if not every_ioctl:
-                self._write(f"events/{ENTER}/filter", f"cmd == {KVM_RUN:#x}")
+            self._write(f"events/{ENTER}/filter", f"cmd == {KVM_RUN:#x}")
             self._write("options/event-fork", "1")
             self._write("tracing_on", "1")
         except OSError as error:
@@ -96,6 +94,13 @@ class KernelTrace:
         self._enable(False)
         tasks = [task for process in processes for task in os.listdir(f"/proc/{process}/task")]
         self._write("set_event_pid", " ".join(tasks))
+        self._enable(True)
+
+    def every_ioctl(self, on):
+        """From now on, or no longer: not only KVM_RUN, and the end of each, for `calls`."""
+        self._enable(False)
+        self._wanted = (ENTER, LEAVE, EXIT) if on else (ENTER, EXIT)
+        self._write(f"events/{ENTER}/filter", "0" if on else f"cmd == {KVM_RUN:#x}")
         self._enable(True)
 
     def _enable(self, on):
