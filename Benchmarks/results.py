@@ -97,7 +97,7 @@ def chart(result):
 
 def history(directory):
     """One line for each run that is kept, newest first; what each is against the one before."""
-    runs = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    runs = sorted((json.loads(path.read_text()) for path in directory.glob("*.json")), key=lambda run: run["date"])
     rows, before = [], None
     for run in runs:
         compare = run.get("compare", {})
@@ -122,12 +122,21 @@ def slender(result):
     return kept
 
 
+def path_of(directory, result):
+    """Where a run is kept: the day's latest of a commit takes the place of those before, and of no other commit's."""
+    stem = result["date"][:10] + ("-long" if result["long"] else "")
+    path, number = directory / f"{stem}.json", 1
+    while path.exists() and json.loads(path.read_text())["commit"] != result["commit"]:
+        number += 1
+        path = directory / f"{stem}-{number}.json"
+    return path
+
+
 def write(result, root):
     """Everything that is kept of a run; the paths."""
     directory = root / "bench/results"
     directory.mkdir(parents=True, exist_ok=True)
-    suffix = "-long" if result["long"] else ""
-    data = directory / f"{result['date'][:10]}{suffix}.json"
+    data = path_of(directory, result)
     data.write_text(json.dumps(slender(result), ensure_ascii=False, separators=(",", ":")) + "\n")
     written = [data]
     if result.get("compare"):
