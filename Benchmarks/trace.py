@@ -39,8 +39,8 @@ PARTS = [
 UNATTRIBUTED = {"the guest's last reading of its TSC → out of KVM_RUN", "KVM_RUN → the guest's first reading"}
 
 
-def points(rig, record, outgoing, incoming, events):
-    """{point: ns} of one handover, or None when something was not seen."""
+def points(record, gaps, outgoing, incoming, events):
+    """{point: ns} of one handover, or None when something was not seen. `gaps`: what the guest saw soon after it."""
     steps = clocks.step_times(record)
     runs = [kernel_trace.Event(thread, ns, name.startswith("sys_ioctl(")) for thread, ns, name, command in events
             if name == "kvm_userspace_exit" or command == kernel_trace.KVM_RUN]
@@ -48,7 +48,7 @@ def points(rig, record, outgoing, incoming, events):
     if 0 not in stops or not {"saved", "load", "running"} <= set(steps):
         return None
     left, last, entered = stops[0]
-    over = [gap for gap in clocks.stalls(rig.evidence) + clocks.gaps(rig.evidence) if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
+    over = [gap for gap in gaps if gap.ended_ns - gap.ns <= left + 20_000 and gap.ended_ns >= entered]
     if not over:
         return None
     gap = max(over, key=lambda gap: gap.ns)
@@ -94,9 +94,10 @@ def collect(count):
                 outgoing = rig._threads()
                 trace.clear()
                 record = rig.control.upgrade(rig.name, (images.next, images.honest)[number % 2])
+                gaps = clocks.stalls(rig.evidence) + clocks.gaps(rig.evidence)
                 rig.evidence.wait_progress(20)
                 incoming, events = rig._threads(), trace.calls()
-                when = points(rig, record, outgoing, incoming, events)
+                when = points(record, gaps, outgoing, incoming, events)
                 if when:
                     found = ioctls(events, outgoing, incoming, when) if every_ioctl else None
                     handovers[every_ioctl].append({"when": when, "ioctls": found})
