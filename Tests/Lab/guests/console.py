@@ -112,6 +112,12 @@ def check(number):
     return (z ^ z >> 31) & 0xFFFFFFFF
 
 
+def _repeats(line, whole):
+    """Whether a line is `whole` but for a part of it that comes twice, the one right after the other."""
+    again = len(line) - len(whole)
+    return again > 0 and any(line == whole[:end] + whole[end - again:] for end in range(again, len(whole) + 1))
+
+
 class Numbered:
     """What became of a numbered stream (guest/linux/programs/count.c) within the lines of a console."""
 
@@ -128,6 +134,8 @@ class Numbered:
                 (self.twice.append(number) if number in self.seen else self.seen.add(number))
             else:
                 self.damaged.append(line)
+        # All of it came, and a part of it again: the stream's relay was killed between passing bytes on and taking them out.
+        self.seen.update(number for number in self.missing if any(_repeats(line, f"#{tag} {number} {check(number):08x}") for line in self.damaged))
 
     @property
     def missing(self):
