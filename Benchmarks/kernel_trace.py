@@ -45,7 +45,7 @@ class KernelTrace:
     """`with KernelTrace() as trace:`; then `follow`, `clear`, and `events` as often as needed."""
 
     def __init__(self):
-        self._wanted = (ENTER, EXIT)
+        self._wanted = ()
         self.name = f"instances/baton-bench-{os.getpid()}"
         try:
             self.mount = _mount()
@@ -60,7 +60,7 @@ class KernelTrace:
         try:
             self._write("trace_clock", "mono")
             self._write("buffer_size_kb", "2048")
-            self._write(f"events/{ENTER}/filter", f"cmd == {KVM_RUN:#x}")
+            self.every_ioctl(False)
             self._write("options/event-fork", "1")
             self._write("tracing_on", "1")
         except OSError as error:
@@ -97,11 +97,10 @@ class KernelTrace:
         self._enable(True)
 
     def every_ioctl(self, on):
-        """From now on, or no longer: not only KVM_RUN, and the end of each, for `calls`."""
+        """What the next `follow` records: each ioctl and its end, for `calls`, or KVM_RUN alone, as at first."""
         self._enable(False)
         self._wanted = (ENTER, LEAVE, EXIT) if on else (ENTER, EXIT)
         self._write(f"events/{ENTER}/filter", "0" if on else f"cmd == {KVM_RUN:#x}")
-        self._enable(True)
 
     def _enable(self, on):
         for event in self._wanted:

@@ -2,8 +2,8 @@
 """Where every microsecond of the blackout goes: docs/performance.md and its picture, from traces of handovers.
 
 One vCPU, pinned, 64 MiB. What the guest missed is cut where the supervisor's steps and the kernel's events say that one thing ended and the
-next began; what no event explains is `unattributed`. Every other handover has all ioctls of the two workers traced as well, for the table of
-ioctls alone: that lengthens what is measured.
+next began; what no event explains is `unattributed`. In as many handovers again, by turns, all ioctls of the two workers are
+traced as well, for the table of ioctls alone: that lengthens what is measured.
 """
 import argparse
 import collections
@@ -80,7 +80,7 @@ def request_names():
 
 
 def collect(count):
-    """Handovers without and with every ioctl traced, by turns: {with: [handover]}."""
+    """The host, and handovers by whether every ioctl was traced: {False: […], True: […]}, `count` of each, less those not seen."""
     progress, about = Progress(), host()
     handovers = {False: [], True: []}
     with kernel_trace.KernelTrace() as trace, place() as directory:
@@ -88,8 +88,8 @@ def collect(count):
         with Supervisor(images) as supervisor, Rig(supervisor, 64, 1, trace, cpus=peers.pin(1, peers.host_cpus())) as rig:
             for number in range(2 * count):
                 every_ioctl = number // 2 % 2 == 1
-                rig._follow(rig.machine.wait_one_worker())
                 trace.every_ioctl(every_ioctl)
+                rig._follow(rig.machine.wait_one_worker())
                 time.sleep(0.1)
                 outgoing = rig._threads()
                 trace.clear()

@@ -10,7 +10,7 @@ STARVED = re.compile(r"clocksource: Watchdog remote CPU \d+ read timed out")
 
 
 def loads(results, connections=1):
-    """What `Running.finish` brought. `connections`: how often the host's clients connected; more than one excuses lines that came twice."""
+    """What `Running.finish` brought. `connections`: how often the host's clients connected; more than one excuses what came twice."""
     wrong = list(results["problems"])
 
     def need(word, **expected):
